@@ -56,7 +56,7 @@ impl Subnet {
 impl Interface {
     /// The bare address.
     #[must_use]
-    pub const fn address(self) -> IpAddr {
+    pub fn address(self) -> IpAddr {
         self.0.addr()
     }
 
