@@ -1,0 +1,150 @@
+//! What a finished handshake leaves behind: the keys of the data plane.
+
+use crate::{
+    handshake::Side,
+    hello::{LocalHello, RemoteHello},
+    secret::Secret,
+};
+
+/// How the data plane of a link is to be carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encryption {
+    /// Sealed with this suite.
+    Encrypted {
+        /// The AEAD that both ends run fast.
+        suite: Suite,
+    },
+    /// In the clear, because the mesh has no password.
+    OpenMesh,
+    /// In the clear, because each end has the other's address in its trusted subnets.
+    TrustedSubnets,
+}
+
+/// An AEAD for the data plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suite {
+    /// Where both ends have it in hardware.
+    Aes256Gcm,
+    /// Everywhere else.
+    ChaCha20Poly1305,
+}
+
+/// The secrets of one link's data plane, one for each direction. Wiped when dropped.
+///
+/// Every key that comes out is independent of the others: the direction, the use, the epoch and the lane are
+/// part of its derivation. Our `send` is the other end's `receive`. All epochs follow from these secrets, so
+/// the keys of past epochs are safe once the link has ended and its secrets are wiped, not before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataKeys {
+    send: Secret<32>,
+    receive: Secret<32>,
+}
+
+/// What follows from the end of Noise, at both ends alike but for the direction of the keys.
+pub(crate) struct LinkSecrets {
+    pub(crate) keys: DataKeys,
+    /// What the listener sends to show that it is through.
+    pub(crate) accept: Secret<32>,
+    pub(crate) tiebreak: u128,
+}
+
+impl Encryption {
+    /// What two ends come to: the same at both, whichever is `local`.
+    pub(crate) const fn between(has_password: bool, local: &LocalHello, remote: &RemoteHello) -> Self {
+        if !has_password {
+            Self::OpenMesh
+        } else if local.trusts_remote && remote.trusts_remote {
+            Self::TrustedSubnets
+        } else if local.aes_hardware && remote.aes_hardware {
+            Self::Encrypted { suite: Suite::Aes256Gcm }
+        } else {
+            Self::Encrypted { suite: Suite::ChaCha20Poly1305 }
+        }
+    }
+}
+
+impl DataKeys {
+    /// The key that seals what we send through the sleeve in this epoch on this lane.
+    #[must_use]
+    pub fn sleeve_send(&self, epoch: u32, lane: u8) -> Secret<32> {
+        sleeve(&self.send, epoch, lane)
+    }
+
+    /// The key that opens what the other end sends through the sleeve in this epoch on this lane.
+    #[must_use]
+    pub fn sleeve_receive(&self, epoch: u32, lane: u8) -> Secret<32> {
+        sleeve(&self.receive, epoch, lane)
+    }
+
+    /// Key material of our outbound ESP association in this epoch: 32 bytes of key, then 4 of salt (RFC 4106,
+    /// section 8.1, and the order in which the kernel takes them).
+    #[must_use]
+    pub fn esp_send(&self, epoch: u32) -> Secret<36> {
+        esp(&self.send, epoch)
+    }
+
+    /// Key material of our inbound ESP association in this epoch; laid out like [`DataKeys::esp_send`].
+    #[must_use]
+    pub fn esp_receive(&self, epoch: u32) -> Secret<36> {
+        esp(&self.receive, epoch)
+    }
+}
+
+impl LinkSecrets {
+    pub(crate) fn new(link_key: &Secret<32>, side: Side) -> Self {
+        let from_dialer = link_key.expand(&[b"weave link v1 data from dialer"]);
+        let from_listener = link_key.expand(&[b"weave link v1 data from listener"]);
+        let keys = match side {
+            Side::Dialer => DataKeys { send: from_dialer, receive: from_listener },
+            Side::Listener => DataKeys { send: from_listener, receive: from_dialer },
+        };
+        let tiebreak: Secret<16> = link_key.expand(&[b"weave link v1 tiebreak"]);
+        Self {
+            keys,
+            accept: link_key.expand(&[b"weave link v1 accept"]),
+            tiebreak: u128::from_be_bytes(*tiebreak.expose()),
+        }
+    }
+}
+
+fn sleeve(key: &Secret<32>, epoch: u32, lane: u8) -> Secret<32> {
+    key.expand(&[b"weave sleeve v1", &epoch.to_be_bytes(), &[lane]])
+}
+
+fn esp(key: &Secret<32>, epoch: u32) -> Secret<36> {
+    key.expand(&[b"weave esp v1", &epoch.to_be_bytes()])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_direction_use_epoch_and_lane_has_its_own_key_and_both_ends_agree() {
+        let link_key = Secret::new([9; 32]);
+        let dialer = LinkSecrets::new(&link_key, Side::Dialer).keys;
+        let listener = LinkSecrets::new(&link_key, Side::Listener).keys;
+        let mut seen = BTreeSet::new();
+        for epoch in [0, 1, 255, 256, u32::MAX] {
+            for lane in [0, 1, 255] {
+                assert_eq!(dialer.sleeve_send(epoch, lane), listener.sleeve_receive(epoch, lane));
+                assert_eq!(dialer.sleeve_receive(epoch, lane), listener.sleeve_send(epoch, lane));
+                assert!(seen.insert(*dialer.sleeve_send(epoch, lane).expose()));
+                assert!(seen.insert(*dialer.sleeve_receive(epoch, lane).expose()));
+            }
+            assert_eq!(dialer.esp_send(epoch), listener.esp_receive(epoch));
+            assert_eq!(dialer.esp_receive(epoch), listener.esp_send(epoch));
+            for esp in [dialer.esp_send(epoch), dialer.esp_receive(epoch)] {
+                assert!(seen.insert(*esp.expose().first_chunk().unwrap()));
+            }
+        }
+    }
+
+    #[test]
+    fn debug_output_shows_no_key() {
+        let keys = LinkSecrets::new(&Secret::new([9; 32]), Side::Dialer).keys;
+        assert_eq!(format!("{keys:?}"), "DataKeys { send: Secret(..), receive: Secret(..) }");
+    }
+}
