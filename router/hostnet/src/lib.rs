@@ -1,1 +1,48 @@
-//! .
+//! Everything that touches Linux: links, addresses, FDB entries, network namespaces, nftables, TAP and UDP batches.
+//!
+//! It knows Linux and nothing of our protocols: callers hand in plain values (names, addresses, MACs) that describe
+//! the state they want, and [`Host`] brings the kernel there by sending only the difference. Four rules hold for
+//! every operation:
+//!
+//! * it may be run twice; the second time changes nothing and succeeds;
+//! * it touches only what is ours by name ([`names`]) or by mark ([`fdb`](Host::reconcile_bridge_fdb));
+//! * what creates, undoes its own work when a later step fails;
+//! * what removes, goes on after an error and reports all of them.
+//!
+//! Nothing here forks `ip` or `nft`: requests go out by netlink. This is the only crate of the workspace in which
+//! `unsafe` is allowed, and each use is one system call behind a safe function.
+#![allow(
+    unsafe_code,
+    reason = "the one crate that calls the kernel where the standard library has no safe way"
+)]
+
+mod address;
+mod announce;
+mod attach;
+mod bridge;
+mod cgroup;
+mod detach;
+mod error;
+mod fdb;
+mod host;
+mod link;
+mod probe;
+mod route;
+mod spec;
+mod sysctl;
+
+pub mod names;
+pub mod netns;
+pub mod nft;
+pub mod poll;
+pub mod tap;
+pub mod udp;
+
+pub use cgroup::pid_of_container;
+pub use error::{HostError, Warning};
+pub use host::Host;
+pub use netns::{Netns, NetnsRef};
+pub use probe::{Capabilities, can_enter_namespaces, has_tun};
+pub use spec::{
+    AttachSpec, Attached, BridgeSpec, ContainerInterface, Detached, FdbDiff, HostRoute, LinkIndex,
+};

@@ -1,0 +1,118 @@
+//! Names of our interfaces: what a name looks like is how we know what is ours.
+
+use weave_model::Mac;
+
+use crate::HostError;
+
+/// The bridge.
+pub const BRIDGE: &str = "weave";
+/// The TAP device through which user space takes and gives frames.
+pub const TAP: &str = "weave-tap";
+/// The kernel's tunnel device.
+pub const VXLAN: &str = "weave-vx";
+/// The interface inside a container.
+pub const CONTAINER: &str = "ethwe";
+
+/// How the host's ends of containers' interfaces begin.
+const HOST_VETH_PREFIX: &str = "vethwe";
+/// Longest interface name in bytes (Linux: `IFNAMSIZ` without the final zero).
+const MAX_LEN: usize = 15;
+
+/// The name of the host's end of the interface of the container `id`: `vethwepl` and 35 bits of a hash of the whole
+/// id, so that the same container always has the same name. (Two of 1,000 containers share a name in 1 of 70,000 hosts.)
+#[must_use]
+pub fn host_ifname(id: &str) -> String {
+    const DIGITS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
+    let hash = fnv1a(id.as_bytes());
+    let digits = (0..7).map(|place| {
+        let digit = (hash >> (5 * place)) & 31;
+        char::from(DIGITS[usize::try_from(digit).unwrap_or(0)])
+    });
+    format!("{HOST_VETH_PREFIX}pl{}", digits.collect::<String>())
+}
+
+/// An Ethernet address made from `seed` (a container id, say): the same one each time, locally administered.
+#[must_use]
+pub fn mac_from_seed(seed: &[u8]) -> Mac {
+    let [a, b, c, d, e, f, _, _] = fnv1a(seed).to_le_bytes();
+    Mac::local_unicast([a, b, c, d, e, f])
+}
+
+/// Whether an interface of this name on the host is ours to change and remove.
+#[must_use]
+pub fn is_ours(name: &str) -> bool {
+    name == BRIDGE || name.starts_with("weave-") || name.starts_with(HOST_VETH_PREFIX)
+}
+
+/// Whether this is the name of the host's end of a container's interface.
+#[must_use]
+pub fn is_host_veth(name: &str) -> bool {
+    name.starts_with(HOST_VETH_PREFIX)
+}
+
+/// Checks a name as the kernel will (`dev_valid_name`).
+///
+/// # Errors
+/// [`HostError::InterfaceName`].
+pub fn check(name: &str) -> Result<(), HostError> {
+    let length_fits = (1..=MAX_LEN).contains(&name.len());
+    let reserved = name == "." || name == "..";
+    let bad_byte =
+        |b: u8| b == b'/' || b == b':' || b == 0 || b.is_ascii_whitespace() || b == 0x0b || b == b'%';
+    if !length_fits || reserved || name.bytes().any(bad_byte) {
+        return Err(HostError::InterfaceName(name.to_owned()));
+    }
+    Ok(())
+}
+
+/// FNV-1a, 64 bits (draft-eastlake-fnv), with a final mix so that low bits depend on all input bytes.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mixed = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed ^ (mixed >> 33)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn host_names_fit_the_kernel_and_differ_by_container() {
+        let names: BTreeSet<String> = (0..20_000).map(|n| host_ifname(&format!("container-{n}"))).collect();
+        assert_eq!(names.len(), 20_000);
+        for name in &names {
+            check(name).unwrap();
+            assert!(is_ours(name) && is_host_veth(name));
+        }
+        assert_eq!(host_ifname("a"), host_ifname("a"));
+    }
+
+    #[test]
+    fn addresses_from_a_seed_are_local_unicast_and_stable() {
+        let mac = mac_from_seed(b"4f1c09aa21be");
+        assert_eq!(mac, mac_from_seed(b"4f1c09aa21be"));
+        assert_ne!(mac, mac_from_seed(b"4f1c09aa21bf"));
+        assert_eq!(mac.0[0] & 3, 2);
+    }
+
+    #[test]
+    fn names_that_the_kernel_would_refuse_are_refused_in_words() {
+        for bad in ["", ".", "..", "a b", "a/b", "a:b", "sixteen-bytes-xx", "a%d", "tab\tbed"] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+        for good in ["weave", "vethwepl1234567", "eth0.7"] {
+            check(good).unwrap();
+        }
+    }
+
+    #[test]
+    fn other_peoples_interfaces_are_not_ours() {
+        for other in ["eth0", "docker0", "lo", "weaver0", "veth1234", "ethwe"] {
+            assert!(!is_ours(other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Looking at the tables of others: chains that drop what is forwarded, and the rules that we left in them.
+
+use std::fmt;
+
+use super::{
+    attribute,
+    transaction::{Answer, dump},
+};
+use crate::HostError;
+
+/// `NFT_MSG_NEWCHAIN`, `NFT_MSG_GETCHAIN`, `NFT_MSG_NEWRULE`, `NFT_MSG_GETRULE`.
+const NEW_CHAIN: u8 = 3;
+const GET_CHAIN: u8 = 4;
+const NEW_RULE: u8 = 6;
+const GET_RULE: u8 = 7;
+
+/// `struct nfgenmsg`.
+const GENERIC_LEN: usize = 4;
+
+/// Families of tables (`NFPROTO_*`) in which forwarded packets can be dropped.
+pub(super) const INET: u8 = 1;
+pub(super) const IPV4: u8 = 2;
+pub(super) const IPV6: u8 = 10;
+
+/// The comment by which we know our rules in chains of others, as `nft` stores comments: type, length, text.
+pub(super) const MARK: &[u8] = b"\x00\x06weave\x00";
+
+/// A chain of somebody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Chain {
+    pub(super) family: u8,
+    pub(super) table: String,
+    pub(super) name: String,
+}
+
+/// A rule with our mark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct MarkedRule {
+    pub(super) chain: Chain,
+    /// The kernel's number for the rule, in network byte order.
+    pub(super) handle: Vec<u8>,
+}
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = match self.family {
+            INET => "inet",
+            IPV4 => "ip",
+            IPV6 => "ip6",
+            _ => "other",
+        };
+        write!(f, "{family} {} {}", self.table, self.name)
+    }
+}
+
+/// All chains on the forward hook whose policy is to drop.
+pub(super) fn obstacles() -> Result<Vec<Chain>, HostError> {
+    Ok(dump(GET_CHAIN)?.iter().filter(|a| a.is(NEW_CHAIN)).filter_map(read_obstacle).collect())
+}
+
+/// All rules with our mark, in whatever chain.
+pub(super) fn marked_rules() -> Result<Vec<MarkedRule>, HostError> {
+    Ok(dump(GET_RULE)?.iter().filter(|a| a.is(NEW_RULE)).filter_map(read_marked).collect())
+}
+
+fn read_obstacle(answer: &Answer) -> Option<Chain> {
+    const TABLE: u16 = 1;
+    const NAME: u16 = 3;
+    const HOOK: u16 = 4;
+    const POLICY: u16 = 5;
+    const HOOK_NUMBER: u16 = 1;
+    const FORWARD: u32 = 2;
+    const POLICY_DROP: u32 = 0;
+    let (generic, attributes) = answer.payload.split_first_chunk::<GENERIC_LEN>()?;
+    let hook = attribute::find(attribute::find(attributes, HOOK)?, HOOK_NUMBER)?;
+    let is_forward = attribute::number(hook)? == FORWARD;
+    let drops = attribute::number(attribute::find(attributes, POLICY)?)? == POLICY_DROP;
+    let chain = read_chain(generic[0], attributes, TABLE, NAME)?;
+    (is_forward && drops && [INET, IPV4, IPV6].contains(&chain.family)).then_some(chain)
+}
+
+fn read_marked(answer: &Answer) -> Option<MarkedRule> {
+    const TABLE: u16 = 1;
+    const CHAIN: u16 = 2;
+    const HANDLE: u16 = 3;
+    const USER_DATA: u16 = 7;
+    let (generic, attributes) = answer.payload.split_first_chunk::<GENERIC_LEN>()?;
+    let is_ours = attribute::find(attributes, USER_DATA) == Some(MARK);
+    let handle = attribute::find(attributes, HANDLE)?.to_vec();
+    let chain = read_chain(generic[0], attributes, TABLE, CHAIN)?;
+    is_ours.then_some(MarkedRule { chain, handle })
+}
+
+fn read_chain(family: u8, attributes: &[u8], table: u16, name: u16) -> Option<Chain> {
+    let text = |kind: u16| attribute::text(attribute::find(attributes, kind)?);
+    Some(Chain { family, table: text(table)?, name: text(name)? })
+}
