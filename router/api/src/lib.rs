@@ -1,1 +1,36 @@
-//! .
+//! The control API of a router: what can be asked, what is answered, and the client that asks.
+//!
+//! Every request is one JSON document posted to its own path over a unix socket; see [`Call`]. Every refusal is an
+//! [`ApiError`] with a code for programs and a sentence for people. Lists come in a stable order, so that two
+//! reports of one state are equal byte for byte.
+//!
+//! A leaf: the router, the command line, and the container plugins share it and none of them knows another.
+#![forbid(unsafe_code)]
+
+mod call;
+mod client;
+mod container;
+mod error;
+mod exit;
+mod report;
+mod request;
+mod text;
+pub mod views;
+
+pub use call::{Call, DEFAULT_WAIT, MAX_WAIT, QUICK, REPORT_PATH};
+pub use client::{Client, socket_path};
+pub use container::ContainerRef;
+pub use error::{ApiError, ErrorCode};
+pub use exit::Exit;
+pub use report::{
+    BroadcastRoute, ConnectionReport, ConnectionState, ContainerReport, Counters, DataPlaneReport, DnsEntry,
+    DnsReport, IpamReport, LinkReport, Overlay, OwnerReport, PeerConnection, PeerReport, PendingReport,
+    Problem, Report, Retry, RouterReport, Severity, UnicastRoute,
+};
+pub use request::{
+    AddressesResponse, AllocateRequest, AttachRequest, AttachResponse, ClaimRequest, ConnectRequest,
+    DetachRequest, DnsAddRequest, DnsLookupRequest, DnsLookupResponse, DnsRemoveRequest, DnsResponse,
+    ExposeRequest, ForgetRequest, FreeRequest, HideRequest, HostEntry, LeaveRequest, LeaveResponse,
+    ListRequest, ListResponse, LookupRequest, PrimeRequest, PrimeResponse, PsRequest, PsResponse,
+    ReadyRequest, ReadyResponse, RmpeerRequest, RmpeerResponse, TakenOver, TargetsResponse,
+};

@@ -1,0 +1,429 @@
+//! The command line: what can be typed, and its help.
+
+use std::{ffi::OsString, net::IpAddr, path::PathBuf};
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use weave_api::{Exit, HostEntry};
+
+/// An encrypted network for containers across hosts.
+#[derive(Debug, Parser)]
+#[command(name = "weave", version, disable_version_flag = true, subcommand_required = true)]
+#[command(arg_required_else_help = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command understands, before or after its name.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Common options")]
+pub(crate) struct Global {
+    /// Directory of the router's socket, log and pid file; one per router.
+    #[arg(long, global = true, value_name = "DIR", env = "WEAVE_RUN_DIR", default_value = "/run/weave")]
+    pub(crate) run_dir: PathBuf,
+    /// Socket of the control API, if it is not in the run directory.
+    #[arg(long, global = true, value_name = "SOCKET", env = "WEAVE_HTTP_ADDR", hide = true)]
+    pub(crate) http_addr: Option<String>,
+    /// Form of the answer on standard output, and of errors on standard error.
+    #[arg(short, long, global = true, value_enum, value_name = "FORM", default_value_t)]
+    pub(crate) output: Output,
+}
+
+/// How answers are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Output {
+    /// For people, in Weave Net's shapes.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a router on this host, and wait until it is ready.
+    #[command(
+        disable_help_flag = true,
+        after_help = "Example: weave launch --password-file /etc/weave/password host2 host3"
+    )]
+    Launch(Launch),
+    /// Stop the router; containers keep their addresses for its return.
+    Stop(Stop),
+    /// Add peers to keep links to.
+    #[command(after_help = "Example: weave connect host2 192.0.2.13:6783")]
+    Connect(Connect),
+    /// Remove peers from those to keep links to, and drop the links.
+    #[command(after_help = "Example: weave forget host2")]
+    Forget(Peers),
+    /// Wait until addresses can be given out.
+    #[command(after_help = "Example: weave prime --timeout 30")]
+    Prime(Wait),
+    /// Give a container an interface on the network, and print its addresses.
+    #[command(after_help = ATTACH_EXAMPLES)]
+    Attach(Attach),
+    /// Take addresses away from a container, and print them; without a list, all.
+    #[command(after_help = "Example: weave detach 10.9.1.7/24 4f1c09aa21be")]
+    Detach(Detach),
+    /// Give this host an address on the network, and print it.
+    #[command(disable_help_flag = true, after_help = "Example: weave expose -h node-a.weave.local")]
+    Expose(Expose),
+    /// Take addresses away from this host, and print them; without a list, all.
+    #[command(after_help = "Example: weave hide 10.32.0.1/12")]
+    Hide(Addresses),
+    /// List containers with their Ethernet and overlay addresses.
+    #[command(after_help = "Example: weave ps weave:expose")]
+    Ps(Ps),
+    /// Give addresses a name.
+    #[command(
+        disable_help_flag = true,
+        after_help = "Example: weave dns-add 192.0.2.80 -h printer.weave.local"
+    )]
+    DnsAdd(Dns),
+    /// Take names away.
+    #[command(
+        disable_help_flag = true,
+        after_help = "Example: weave dns-remove 192.0.2.80 -h printer.weave.local"
+    )]
+    DnsRemove(Dns),
+    /// Print the addresses of a name.
+    #[command(after_help = "Example: weave dns-lookup web")]
+    DnsLookup(DnsLookup),
+    /// Show what runs and what is wrong.
+    #[command(after_help = "Example: weave status connections -o json")]
+    Status(Status),
+    /// Print everything that the router knows, as JSON.
+    #[command(after_help = "Example: weave report | jq .router.connections")]
+    Report,
+    /// Take over the addresses of peers that are gone for good.
+    #[command(after_help = "Example: weave rmpeer aa:00:00:00:00:03 node-d")]
+    Rmpeer(Rmpeer),
+    /// Print the versions of this command and of the running router.
+    Version,
+    /// Print a script that teaches a shell to complete these commands.
+    #[command(after_help = "Example: weave completion bash >/etc/bash_completion.d/weave")]
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write man pages.
+    #[command(hide = true)]
+    Man {
+        /// Where to.
+        dir: PathBuf,
+    },
+    /// Run a program in a session of its own: the child's half of `launch`.
+    #[command(name = "exec-detached", hide = true, disable_help_flag = true)]
+    ExecDetached {
+        /// The program and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
+    },
+}
+
+const ATTACH_EXAMPLES: &str = "Examples:
+  weave attach 4f1c09aa21be
+  weave attach 10.9.1.7/24 net:10.32.8.0/22 4f1c09aa21be
+  weave attach --netns /run/netns/web --name web";
+
+#[derive(Debug, Args)]
+pub(crate) struct Launch {
+    /// Flags of `weaver`, and peers as `host` or `host:port`; `weave launch --help` lists them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAG|PEER")]
+    pub(crate) args: Vec<OsString>,
+    /// The program to start, instead of the `weaver` beside `weave` or in the PATH.
+    #[arg(long, env = "WEAVER", hide = true)]
+    pub(crate) weaver: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stop {
+    /// Seconds to wait for it to end.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    pub(crate) timeout: u64,
+    /// Kill it if it has not ended by then.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Connect {
+    /// Make these the only peers to keep links to; with none, keep no links.
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// `host`, `host:port`, an address, or `[address]:port`.
+    #[arg(value_name = "PEER", required_unless_present = "replace")]
+    pub(crate) peers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Peers {
+    /// Peers as they were given to `launch` or `connect`.
+    #[arg(value_name = "PEER", required = true)]
+    pub(crate) peers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Wait {
+    /// Seconds to wait; 0 tells at once whether it would.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) timeout: u64,
+}
+
+/// A container by its network namespace; its id is among the positional arguments.
+#[derive(Debug, Args)]
+pub(crate) struct Namespace {
+    /// The container's network namespace: a path, or a name that `ip netns` knows.
+    #[arg(long, value_name = "PATH", conflicts_with = "pid")]
+    pub(crate) netns: Option<PathBuf>,
+    /// A process in the container.
+    #[arg(long, value_name = "N")]
+    pub(crate) pid: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Attach {
+    /// Addresses, and the container. An address is `10.9.1.7/24`, `ip:10.9.1.7/24`, `net:10.32.8.0/22` or
+    /// `net:default`; without any, `net:default`.
+    #[arg(value_name = "ADDRESS|CONTAINER")]
+    pub(crate) words: Vec<String>,
+    #[command(flatten)]
+    pub(crate) namespace: Namespace,
+    /// Name to register in DNS, with or without the domain.
+    #[arg(long = "name", value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// Register no names.
+    #[arg(long)]
+    pub(crate) without_dns: bool,
+    /// Write the container's /etc/hosts.
+    #[arg(long)]
+    pub(crate) rewrite_hosts: bool,
+    /// Further line for the container's /etc/hosts.
+    #[arg(long = "add-host", value_name = "NAME:ADDRESS", value_parser = host_entry)]
+    pub(crate) add_hosts: Vec<HostEntry>,
+    /// Do not route multicast to the network.
+    #[arg(long)]
+    pub(crate) no_multicast_route: bool,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Detach {
+    /// Addresses, and the container.
+    #[arg(value_name = "ADDRESS|CONTAINER")]
+    pub(crate) words: Vec<String>,
+    #[command(flatten)]
+    pub(crate) namespace: Namespace,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Addresses {
+    /// `10.9.1.7/24`, `ip:10.9.1.7/24`, `net:10.32.8.0/22` or `net:default`.
+    #[arg(value_name = "ADDRESS", value_parser = address)]
+    pub(crate) addresses: Vec<weave_model::AddressSpec>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Expose {
+    #[command(flatten)]
+    pub(crate) addresses: Addresses,
+    /// Name to register for the addresses.
+    #[arg(short = 'h', value_name = "FQDN")]
+    pub(crate) fqdn: Option<String>,
+    /// Do not masquerade between containers and the world outside.
+    #[arg(long)]
+    pub(crate) without_masquerade: bool,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
+    /// Print help.
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ps {
+    /// Only these, by id or its beginning; the host is `weave:expose`.
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) containers: Vec<weave_model::ContainerId>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Dns {
+    /// Addresses, and the container that holds them; without addresses, the container's own.
+    #[arg(value_name = "ADDRESS|CONTAINER", required = true)]
+    pub(crate) words: Vec<String>,
+    /// The name; without it, the container's own.
+    #[arg(short = 'h', value_name = "FQDN")]
+    pub(crate) fqdn: Option<String>,
+    /// Print help.
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DnsLookup {
+    /// With or without the domain.
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// One part in detail.
+    #[arg(value_enum)]
+    pub(crate) view: Option<View>,
+}
+
+/// A part of the status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum View {
+    /// Our links, and attempts at them.
+    Connections,
+    /// Every known router and its links.
+    Peers,
+    /// Peers to keep links to.
+    Targets,
+    /// Who owns which part of the addresses.
+    Ipam,
+    /// Names.
+    Dns,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rmpeer {
+    /// Names or nicknames.
+    #[arg(value_name = "PEER", required = true)]
+    pub(crate) peers: Vec<String>,
+    /// Even from a peer that seems alive; two containers may then get the same address.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Parses the command line.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let matches = command().try_get_matches_from(args)?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// The command with everything that is computed rather than written above.
+pub(crate) fn command() -> clap::Command {
+    Cli::command().after_help(exit_codes())
+}
+
+fn exit_codes() -> String {
+    let rows = Exit::ALL.iter().map(|exit| format!("\n  {}  {}", exit.code(), exit.meaning()));
+    format!(
+        "Exit codes:{}\n\nWEAVE_RUN_DIR stands for --run-dir; WEAVE_HTTP_ADDR names the router's socket directly.",
+        rows.collect::<String>()
+    )
+}
+
+fn address(text: &str) -> Result<weave_model::AddressSpec, String> {
+    text.parse().map_err(|error: weave_model::AddressError| error.to_string())
+}
+
+fn host_entry(text: &str) -> Result<HostEntry, String> {
+    let (name, address) = text.split_once(':').ok_or("write NAME:ADDRESS")?;
+    let address: IpAddr = address.parse().map_err(|_| format!("`{address}` is not an IP address"))?;
+    if name.is_empty() {
+        return Err("the name is missing; write NAME:ADDRESS".to_owned());
+    }
+    Ok(HostEntry { name: name.to_owned(), address })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_words(line: &str) -> Result<Cli, clap::Error> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn flags_are_understood_anywhere() {
+        for line in [
+            "weave attach 10.9.1.7/24 --without-dns net:default c1 -o json --run-dir /tmp/r",
+            "weave --run-dir /tmp/r attach --without-dns 10.9.1.7/24 net:default c1 --output=json",
+            "weave -o json attach --run-dir=/tmp/r 10.9.1.7/24 net:default c1 --without-dns",
+        ] {
+            let cli = parse_words(line).unwrap();
+            assert_eq!(cli.global.output, Output::Json, "{line}");
+            assert_eq!(cli.global.run_dir, PathBuf::from("/tmp/r"), "{line}");
+            let Command::Attach(attach) = cli.command else { panic!("{line}") };
+            assert!(attach.without_dns, "{line}");
+            assert_eq!(attach.words, ["10.9.1.7/24", "net:default", "c1"], "{line}");
+        }
+    }
+
+    #[test]
+    fn h_is_a_name_where_it_was_one_and_help_elsewhere() {
+        let cli = parse_words("weave expose -h node.weave.local 10.9.1.7/24").unwrap();
+        let Command::Expose(expose) = cli.command else { panic!() };
+        assert_eq!(expose.fqdn.as_deref(), Some("node.weave.local"));
+        for line in ["weave attach -h", "weave expose --help", "weave help attach", "weave --help"] {
+            assert!(!parse_words(line).unwrap_err().use_stderr(), "{line}");
+        }
+    }
+
+    #[test]
+    fn launch_takes_every_flag_of_the_router_in_any_order() {
+        let cli = parse_words("weave launch --port 7000 host2 --no-dns -- host3").unwrap();
+        let Command::Launch(launch) = cli.command else { panic!() };
+        assert_eq!(launch.args, ["--port", "7000", "host2", "--no-dns", "--", "host3"]);
+    }
+
+    #[test]
+    fn nonsense_is_a_usage_error_with_a_reason() {
+        for (line, part) in [
+            ("weave", "Usage"),
+            ("weave conect host2", "connect"),
+            ("weave connect", "PEER"),
+            ("weave forget", "PEER"),
+            ("weave hide 10.9.1.0", "prefix length"),
+            ("weave hide net:10.9.1.7/24", "host bits set"),
+            ("weave status peer", "peers"),
+            ("weave attach --netns /n --pid 3", "cannot be used"),
+            ("weave attach --add-host web:nowhere c1", "not an IP address"),
+            ("weave dns-add -h x.weave.local", "ADDRESS|CONTAINER"),
+            ("weave ps a/b", "letters, digits"),
+            ("weave status -o yaml", "json"),
+        ] {
+            let error = parse_words(line).unwrap_err();
+            assert_eq!(error.exit_code(), i32::from(Exit::Usage.code()), "{line}");
+            assert!(error.to_string().contains(part), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn connect_replace_may_leave_nothing() {
+        let cli = parse_words("weave connect --replace").unwrap();
+        assert!(matches!(cli.command, Command::Connect(Connect { replace: true, .. })));
+    }
+
+    #[test]
+    fn commands_of_the_original_that_are_gone_name_their_replacement() {
+        let answer = |line| crate::removed::answer(&parse_words(line).unwrap_err());
+        assert_eq!(
+            answer("weave launch-router host2").unwrap(),
+            "`weave launch-router` was removed: use `weave launch`"
+        );
+        assert!(answer("weave run 10.2.1.1/24").unwrap().contains("weave attach"));
+        assert_eq!(answer("weave conect"), None);
+        assert_eq!(answer("weave connect"), None);
+    }
+
+    #[test]
+    fn help_lists_every_exit_code() {
+        let help = command().render_help().to_string();
+        for exit in Exit::ALL {
+            assert!(help.contains(&format!("  {}  {}", exit.code(), exit.meaning())), "{help}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! One function per command.
+
+mod addresses;
+mod documents;
+mod launch;
+mod names;
+mod peers;
+mod status;
+mod stop;
+mod words;
+
+use crate::{
+    args::{Cli, Command},
+    context::{Context, Failure},
+};
+
+/// Does what the command line asks for.
+pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
+    // Looked at only by the commands that need a router: the others must work where the environment is wrong.
+    let context = Context::new(&cli.global);
+    match cli.command {
+        Command::Completion { shell } => documents::completion(shell),
+        Command::Man { dir } => documents::man(&dir),
+        Command::ExecDetached { command } => Err(crate::daemon::exec_detached(&command)),
+        Command::Launch(launch) => launch::launch(launch, cli.global).await,
+        Command::Stop(stop) => stop::stop(&context?, &stop).await,
+        Command::Connect(connect) => peers::connect(&context?, connect).await,
+        Command::Forget(peers) => peers::forget(&context?, peers).await,
+        Command::Prime(wait) => peers::prime(&context?, wait.timeout).await,
+        Command::Rmpeer(rmpeer) => peers::rmpeer(&context?, rmpeer).await,
+        Command::Attach(attach) => addresses::attach(&context?, attach).await,
+        Command::Detach(detach) => addresses::detach(&context?, detach).await,
+        Command::Expose(expose) => addresses::expose(&context?, expose).await,
+        Command::Hide(addresses) => addresses::hide(&context?, addresses).await,
+        Command::Ps(ps) => addresses::ps(&context?, ps).await,
+        Command::DnsAdd(dns) => names::add(&context?, dns).await,
+        Command::DnsRemove(dns) => names::remove(&context?, dns).await,
+        Command::DnsLookup(lookup) => names::lookup(&context?, lookup).await,
+        Command::Status(view) => status::status(&context?, view.view).await,
+        Command::Report => status::report(&context?).await,
+        Command::Version => status::version(&context?).await,
+    }
+}

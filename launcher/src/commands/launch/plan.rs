@@ -1,0 +1,172 @@
+//! Which words of `weave launch` are ours, and which the router's.
+
+use std::{
+    collections::VecDeque,
+    ffi::{OsStr, OsString},
+    fmt,
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::ValueEnum;
+
+use crate::{
+    args::{Global, Output},
+    context::Failure,
+};
+
+/// What `weave launch --help` says beyond clap's own list.
+pub(super) const HELP: &str = "
+Of the flags of launch itself:
+      --timeout <SECONDS>  How long to wait until the router is ready [default: 60]
+      --password <P>       Handed to the router through WEAVE_PASSWORD; better set that, or use --password-file
+";
+
+/// How long a start may take by default. Opening a large store after a crash takes the longest.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a launch is to do.
+pub(super) struct Plan {
+    /// Our own flags, the ones among the router's words included.
+    pub(super) global: Global,
+    /// The router's words, in their order.
+    pub(super) arguments: Vec<OsString>,
+    /// The password, which must not be among them.
+    pub(super) password: Option<OsString>,
+    /// How long to wait for readiness.
+    pub(super) patience: Duration,
+    /// Only help was asked for.
+    pub(super) help: bool,
+}
+
+impl Plan {
+    /// Sorts the words. Everything behind `--` is the router's.
+    pub(super) fn new(words: Vec<OsString>, global: &Global) -> Result<Self, Failure> {
+        let mut plan = Self {
+            global: global.clone(),
+            arguments: Vec::new(),
+            password: None,
+            patience: PATIENCE,
+            help: false,
+        };
+        let mut words = VecDeque::from(words);
+        while let Some(word) = words.pop_front() {
+            let (flag, inline) = split(&word);
+            match flag {
+                Some("--") => {
+                    plan.arguments.push(word);
+                    plan.arguments.extend(words.drain(..));
+                }
+                Some("--help" | "-h") => plan.help = true,
+                Some("--password") => plan.take_password(value(&mut words, inline, "--password")?)?,
+                Some("--run-dir") => {
+                    plan.global.run_dir = PathBuf::from(value(&mut words, inline, "--run-dir")?);
+                }
+                Some("--timeout") => plan.take_timeout(&value(&mut words, inline, "--timeout")?)?,
+                Some("--output" | "-o") => plan.take_output(&value(&mut words, inline, "--output")?)?,
+                Some("--no-restart") => {
+                    return Err(Failure::usage(
+                        "--no-restart was removed: weaver is not restarted unless systemd is told to do so",
+                    ));
+                }
+                _ => plan.arguments.push(word),
+            }
+        }
+        plan.global.run_dir = std::path::absolute(&plan.global.run_dir)
+            .map_err(|e| Failure::usage(format!("--run-dir {}: {e}", plan.global.run_dir.display())))?;
+        Ok(plan)
+    }
+
+    fn take_password(&mut self, password: OsString) -> Result<(), Failure> {
+        if password.is_empty() {
+            return Err(Failure::usage("the password is empty; leave --password away for an open mesh"));
+        }
+        if self.password.replace(password).is_some() {
+            return Err(Failure::usage("give one --password; several are given by --password-file"));
+        }
+        Ok(())
+    }
+
+    fn take_timeout(&mut self, seconds: &OsStr) -> Result<(), Failure> {
+        let parsed = seconds.to_str().and_then(|s| s.parse().ok());
+        let wrong =
+            || Failure::usage(format!("--timeout {}: not a number of seconds", seconds.to_string_lossy()));
+        self.patience = Duration::from_secs(parsed.ok_or_else(wrong)?).min(weave_api::MAX_WAIT);
+        Ok(())
+    }
+
+    fn take_output(&mut self, form: &OsStr) -> Result<(), Failure> {
+        let form = form.to_string_lossy();
+        self.global.output = Output::from_str(&form, false)
+            .map_err(|_| Failure::usage(format!("--output {form}: it is text or json")))?;
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan")
+            .field("global", &self.global)
+            .field("arguments", &self.arguments)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A flag and its value, if `--flag=value`; no flag if the word is none (or no text).
+fn split(word: &OsStr) -> (Option<&str>, Option<OsString>) {
+    match word.to_str().filter(|text| text.starts_with('-')) {
+        Some(text) => match text.split_once('=') {
+            Some((flag, value)) if flag.starts_with("--") => (Some(flag), Some(value.into())),
+            _ => (Some(text), None),
+        },
+        None => (None, None),
+    }
+}
+
+fn value(words: &mut VecDeque<OsString>, inline: Option<OsString>, flag: &str) -> Result<OsString, Failure> {
+    inline.or_else(|| words.pop_front()).ok_or_else(|| Failure::usage(format!("{flag} needs a value")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(line: &str) -> Result<Plan, Failure> {
+        let global = Global { run_dir: "/run/weave".into(), http_addr: None, output: Output::Text };
+        Plan::new(line.split_whitespace().map(OsString::from).collect(), &global)
+    }
+
+    #[test]
+    fn the_routers_words_pass_through_and_ours_are_taken_out() {
+        let plan = plan("--port 7000 --run-dir=/tmp/r host2 --timeout 5 --no-dns -o json -- --odd").unwrap();
+        assert_eq!(plan.arguments, ["--port", "7000", "host2", "--no-dns", "--", "--odd"]);
+        assert_eq!(plan.global.run_dir, PathBuf::from("/tmp/r"));
+        assert_eq!((plan.patience, plan.global.output), (Duration::from_secs(5), Output::Json));
+    }
+
+    #[test]
+    fn a_password_never_stays_among_the_arguments() {
+        for line in ["--password hunter2 host2", "host2 --password=hunter2", "--name a --password hunter2"] {
+            let plan = plan(line).unwrap();
+            assert_eq!(plan.password.as_deref(), Some(OsStr::new("hunter2")), "{line}");
+            assert!(!format!("{plan:?}").contains("hunter2"), "{line}");
+        }
+        let file = plan("--password-file /etc/weave/password").unwrap();
+        assert_eq!(file.arguments, ["--password-file", "/etc/weave/password"]);
+        assert_eq!(file.password, None);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_before_anything_starts() {
+        for line in [
+            "--password",
+            "--password=",
+            "--password a --password b",
+            "--timeout soon",
+            "-o yaml",
+            "--no-restart",
+        ] {
+            assert_eq!(plan(line).unwrap_err().exit, weave_api::Exit::Usage, "{line}");
+        }
+    }
+}

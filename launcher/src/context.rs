@@ -1,0 +1,141 @@
+//! What every command works with: the router, the form of answers, and the two voices.
+
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+    path::PathBuf,
+    time::Duration,
+};
+
+use serde::Serialize;
+use weave_api::{ApiError, Client, Exit, Report, socket_path};
+
+use crate::args::{Global, Output};
+
+/// When a command that waits first says what for, and how often it looks.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    cause: Cause,
+}
+
+/// A refusal of the router, or a failure of our own.
+#[derive(Debug)]
+enum Cause {
+    Router(ApiError),
+    Own(String),
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, cause: Cause::Own(message.into()) }
+    }
+
+    /// The command line makes no sense, in a way that clap cannot see.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    /// Says it on standard error: a sentence, or a JSON object.
+    pub(crate) fn print(&self, output: Output) {
+        #[derive(Serialize)]
+        struct Document<'a> {
+            code: &'a str,
+            message: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            hint: Option<&'a str>,
+            exit: u8,
+        }
+        let exit = self.exit.code();
+        match (&self.cause, output) {
+            (Cause::Own(message), Output::Text) => talk(message),
+            (Cause::Router(error), Output::Text) => talk(error),
+            (Cause::Own(message), Output::Json) => {
+                talk_json(&Document { code: "failed", message, hint: None, exit });
+            }
+            (Cause::Router(error), Output::Json) => {
+                let (code, hint) = (error.code.as_str(), error.hint.as_deref());
+                talk_json(&Document { code, message: &error.message, hint, exit });
+            }
+        }
+    }
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self { exit: error.code.exit(), cause: Cause::Router(error) }
+    }
+}
+
+/// The router that commands speak to, and how they answer.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) run_dir: PathBuf,
+    pub(crate) client: Client,
+    pub(crate) output: Output,
+}
+
+impl Context {
+    pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
+        let socket = socket_path(&global.run_dir, global.http_addr.as_deref())?;
+        Ok(Self { run_dir: global.run_dir.clone(), client: Client::new(socket), output: global.output })
+    }
+
+    /// Prints an answer: its text as it is, or the value as JSON.
+    pub(crate) fn answer<T: Serialize>(
+        &self,
+        value: &T,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        match self.output {
+            Output::Text => print(&text()),
+            Output::Json => {
+                let json = serde_json::to_string_pretty(value).map_err(ApiError::internal)?;
+                print(&(json + "\n"))
+            }
+        }
+    }
+
+    /// Waits for a call that may take long; meanwhile says what it waits for, each time that changes.
+    pub(crate) async fn with_progress<T>(
+        &self,
+        call: impl Future<Output = Result<T, ApiError>>,
+        reason: impl Fn(&Report) -> Option<String>,
+    ) -> Result<T, Failure> {
+        let mut said = None;
+        tokio::pin!(call);
+        loop {
+            if let Ok(done) = tokio::time::timeout(PROGRESS_EVERY, &mut call).await {
+                return Ok(done?);
+            }
+            let now = self.client.report().await.ok().as_ref().and_then(&reason);
+            if let Some(now) = now.filter(|now| said.as_ref() != Some(now)) {
+                talk(format_args!("waiting: {now}"));
+                said = Some(now);
+            }
+        }
+    }
+}
+
+/// Writes to standard output. A reader that has gone away has had enough; that is no failure.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Failed, format!("cannot write the answer: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a line to standard error. If even that fails, there is nobody to tell.
+pub(crate) fn talk(message: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "weave: {message}");
+}
+
+fn talk_json(document: &impl Serialize) {
+    let _ = writeln!(io::stderr().lock(), "{}", serde_json::to_string(document).unwrap_or_default());
+}

@@ -1,0 +1,365 @@
+//! The real `weave` against the real server of the control API, with a simple engine behind.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+#[path = "../../router/control/tests/fake/mod.rs"]
+mod fake;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use fake::{Engine, TempDir};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+use weave_control::{ListenConfig, Listener, serve};
+
+/// A host with its own run directory; a router runs on it only after `start_router`.
+struct Host {
+    dir: TempDir,
+    engine: Engine,
+    runtime: Runtime,
+}
+
+impl Host {
+    fn new() -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        Self { dir: TempDir::new(), engine: Engine::default(), runtime }
+    }
+
+    fn with_router() -> Self {
+        let host = Self::new();
+        let config = ListenConfig::new(host.run_dir().join("weave.sock"));
+        let listener = host.runtime.block_on(Listener::bind(&config)).unwrap();
+        let (commands, receiver) = mpsc::channel(4);
+        host.runtime.spawn(host.engine.clone().run(receiver));
+        host.runtime.spawn(serve(listener, commands, std::future::pending()));
+        host
+    }
+
+    fn run_dir(&self) -> PathBuf {
+        self.dir.join("run")
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weave"));
+        for name in ["WEAVE_HTTP_ADDR", "WEAVE_PASSWORD", "WEAVER"] {
+            command.env_remove(name);
+        }
+        command.env("WEAVE_RUN_DIR", self.run_dir()).args(line.split_whitespace());
+        command
+    }
+
+    fn weave(&self, line: &str) -> Answer {
+        Answer::of(self.command(line).output().unwrap())
+    }
+
+    /// Writes a program that stands for `weaver`.
+    fn weaver(&self, script: &str) -> PathBuf {
+        let path = self.dir.join("weaver");
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    fn launch(&self, weaver: &Path, line: &str) -> Answer {
+        Answer::of(
+            self.command("launch").args(line.split_whitespace()).env("WEAVER", weaver).output().unwrap(),
+        )
+    }
+
+    /// A `weaver` that notes how it was started and then serves: this test binary, in its other role.
+    fn serving_weaver(&self) -> PathBuf {
+        let here = self.dir.path().display();
+        let us = std::env::current_exe().unwrap();
+        let script = format!(
+            "cd {here}\nprintf '%s\\n' \"$@\" >arguments\nprintf '%s' \"$WEAVE_PASSWORD\" >password\n\
+             exec {} --ignored --exact the_weaver_of_these_tests",
+            us.display()
+        );
+        self.weaver(&script)
+    }
+}
+
+/// Not a test: what `serving_weaver` runs. Without its directory it ends at once.
+#[test]
+#[ignore = "a process that other tests start"]
+fn the_weaver_of_these_tests() {
+    let run_dir = std::env::current_dir().unwrap().join("run");
+    if !run_dir.is_dir() {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate()).unwrap();
+        let listener = Listener::bind(&ListenConfig::new(run_dir.join("weave.sock"))).await.unwrap();
+        let (commands, receiver) = mpsc::channel(4);
+        tokio::spawn(Engine::default().run(receiver));
+        let asked = async {
+            // Nothing of a test may outlive it by long.
+            let _ = tokio::time::timeout(Duration::from_secs(30), terminated.recv()).await;
+        };
+        serve(listener, commands, asked).await;
+    });
+}
+
+struct Answer {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Answer {
+    fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    #[track_caller]
+    fn ok(self, out: &str) {
+        assert_eq!((self.code, self.out.as_str(), self.err.as_str()), (0, out, ""));
+    }
+
+    #[track_caller]
+    fn fails(self, code: i32, part: &str) {
+        assert_eq!(self.code, code, "{}{}", self.out, self.err);
+        assert_eq!(self.out, "");
+        assert!(self.err.contains(part), "{}", self.err);
+    }
+}
+
+#[test]
+fn peers_are_connected_replaced_and_forgotten_in_silence() {
+    let host = Host::with_router();
+    host.weave("connect b a:1").ok("");
+    host.weave("status targets").ok("a:1\nb\n");
+    host.weave("connect --replace c").ok("");
+    host.weave("status targets").ok("c\n");
+    host.weave("forget c").ok("");
+    host.weave("status targets -o json").ok("[]\n");
+}
+
+#[test]
+fn containers_get_addresses_and_names_and_give_them_back() {
+    let host = Host::with_router();
+    host.weave("attach --netns c1 10.9.1.7/24 net:default --name web").ok("10.9.1.7 10.32.0.1\n");
+    host.weave("attach abc").ok("10.32.0.2\n");
+    host.weave("expose -h node.weave.local").ok("10.32.0.3\n");
+    host.weave("ps c1").ok("c1 02:00:00:00:00:09 10.9.1.7/24 10.32.0.1/12\n");
+    host.weave("detach abc").ok("10.32.0.2\n");
+    host.weave("detach abc").ok("");
+    host.weave("hide").ok("10.32.0.3\n");
+    host.weave("dns-add 192.0.2.80 -h printer.weave.local").ok("");
+    host.weave("dns-lookup printer.weave.local").ok("192.0.2.80\n");
+    host.weave("dns-lookup nothing").ok("");
+    host.weave("dns-remove 192.0.2.80 -h printer.weave.local").ok("");
+    host.weave("status dns").ok("");
+}
+
+#[test]
+fn answers_come_as_json_for_programs() {
+    let host = Host::with_router();
+    let answer = host.weave("-o json attach --pid 77");
+    let attached: serde_json::Value = serde_json::from_str(&answer.out).unwrap();
+    assert_eq!(attached["container"], "pid:77");
+    assert_eq!(attached["addresses"], serde_json::json!(["10.32.0.1/12"]));
+    let report: serde_json::Value = serde_json::from_str(&host.weave("report").out).unwrap();
+    assert_eq!(report["router"]["name"], "aa:00:00:00:00:01");
+    assert_eq!(report["containers"][0]["mac"], "02:00:00:00:00:09");
+    let ipam: serde_json::Value = serde_json::from_str(&host.weave("status ipam -o json").out).unwrap();
+    assert_eq!(ipam["owners"][0]["addresses"], "1048576");
+    let failed = host.weave("connect host\\ two --output json");
+    assert_eq!(failed.code, 0, "{}", failed.err);
+    let refused = Answer::of(host.command("-o json connect").arg("host two").output().unwrap());
+    let error: serde_json::Value = serde_json::from_str(&refused.err).unwrap();
+    assert_eq!((refused.code, &error["code"], &error["exit"]), (2, &"bad_request".into(), &2.into()));
+}
+
+#[test]
+fn the_status_has_the_shape_that_is_known_and_says_when_it_is_not_ready() {
+    let host = Host::with_router();
+    let status = host.weave("status");
+    assert_eq!(status.code, 0);
+    assert!(
+        status.out.starts_with("\n        Version: 9.9.9\n\n        Service: router\n"),
+        "{}",
+        status.out
+    );
+    host.weave("status ipam")
+        .ok("aa:00:00:00:00:01(node-a)              1048576 IPs (100.0% of total) (0 active)\n");
+    host.engine.0.lock().unwrap().starting = true;
+    let status = host.weave("status");
+    assert_eq!((status.code, status.out.contains("starting")), (3, true));
+    host.engine.0.lock().unwrap().without_services = true;
+    host.weave("status dns")
+        .fails(4, "DNS is switched off on this router; start the router without `--no-dns`");
+}
+
+#[test]
+fn what_waits_ends_by_its_deadline_with_the_reason() {
+    let host = Host::with_router();
+    host.weave("prime").ok("");
+    host.engine.0.lock().unwrap().no_ring = Some("awaiting consensus (quorum: 2, known: 1)".to_owned());
+    host.weave("prime --timeout 1").fails(5, "awaiting consensus (quorum: 2, known: 1)");
+    host.weave("attach c1").fails(5, "awaiting consensus");
+}
+
+#[test]
+fn a_command_that_waits_says_for_what_and_withdraws_when_it_is_killed() {
+    let host = Host::with_router();
+    host.engine.0.lock().unwrap().no_ring = Some("awaiting consensus (quorum: 2, known: 1)".to_owned());
+    let mut command = host.command("attach waits");
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "weave: waiting: awaiting consensus (quorum: 2, known: 1)\n");
+    assert!(host.engine.0.lock().unwrap().withdrawn.is_empty());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let withdrawn = || !host.engine.0.lock().unwrap().withdrawn.is_empty();
+    host.runtime.block_on(fake::wait_until("the engine to notice", withdrawn));
+}
+
+#[test]
+fn space_of_dead_peers_is_taken_over_and_counted() {
+    let host = Host::with_router();
+    host.weave("rmpeer node-b").ok("4096 IPs taken over from node-b\n");
+    let unknown = host.weave("rmpeer node-z");
+    assert_eq!((unknown.code, unknown.out.as_str()), (4, "0 IPs taken over from node-z\n"));
+    assert!(unknown.err.contains("weave status ipam"), "{}", unknown.err);
+}
+
+#[test]
+fn without_a_router_every_command_says_so_and_what_to_do() {
+    let host = Host::new();
+    let sentence = format!(
+        "weave: no weaver is running here: {} does not exist; start one with `weave launch`\n",
+        host.run_dir().join("weave.sock").display()
+    );
+    for line in
+        ["status", "report", "connect b", "attach c1", "ps", "prime", "stop", "expose", "dns-lookup web"]
+    {
+        let answer = host.weave(line);
+        assert_eq!((answer.code, answer.err.as_str()), (3, sentence.as_str()), "{line}");
+    }
+    let version = host.weave("version");
+    assert_eq!((version.code, version.out), (0, format!("weave {}\n", env!("CARGO_PKG_VERSION"))));
+    fs::create_dir_all(host.run_dir()).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(host.run_dir().join("weave.sock")).unwrap());
+    host.weave("status").fails(3, "a leftover of one that was killed");
+    fs::remove_file(host.run_dir().join("weave.sock")).unwrap();
+    fs::write(host.run_dir().join("weave.sock"), "").unwrap();
+    host.weave("status").fails(3, "no weaver is running here");
+}
+
+#[test]
+fn the_environment_may_name_the_socket() {
+    let host = Host::with_router();
+    let socket = host.run_dir().join("weave.sock");
+    let ask = |address: &str| {
+        Answer::of(
+            host.command("--run-dir /nonexistent status targets")
+                .env("WEAVE_HTTP_ADDR", address)
+                .output()
+                .unwrap(),
+        )
+    };
+    ask(socket.to_str().unwrap()).ok("");
+    ask(&format!("unix://{}", socket.display())).ok("");
+    ask("127.0.0.1:6784").fails(2, "is not the absolute path of a unix socket");
+}
+
+#[test]
+fn help_completions_and_man_pages_need_no_router() {
+    let host = Host::new();
+    let help = host.weave("help");
+    assert_eq!((help.code, help.err.as_str()), (0, ""));
+    assert!(help.out.contains("Exit codes:"), "{}", help.out);
+    let completion = host.weave("completion bash");
+    assert_eq!(completion.code, 0);
+    assert!(completion.out.contains("dns-lookup"), "{}", completion.out);
+    let man = host.dir.join("man");
+    Answer::of(host.command("man").arg(&man).output().unwrap()).ok("");
+    assert!(fs::read_to_string(man.join("weave-attach.1")).unwrap().contains("Examples"));
+    host.weave("launch-router").fails(1, "was removed: use `weave launch`");
+    host.weave("conect b").fails(2, "connect");
+}
+
+#[test]
+fn a_router_is_launched_handed_its_flags_found_again_and_stopped() {
+    let host = Host::new();
+    let weaver = host.serving_weaver();
+    let launched = host.launch(&weaver, "--port 7000 --password hunter2 --no-dns host2");
+    assert_eq!((launched.code, launched.out.as_str()), (0, ""), "{}", launched.err);
+    assert!(launched.err.contains("a password on the command line can be read"), "{}", launched.err);
+    assert!(launched.err.contains("weaver is ready: aa:00:00:00:00:01(node-a)"), "{}", launched.err);
+    let arguments = fs::read_to_string(host.dir.join("arguments")).unwrap();
+    let run_dir = host.run_dir().display().to_string();
+    assert_eq!(arguments, format!("--run-dir\n{run_dir}\n--port\n7000\n--no-dns\nhost2\n"));
+    assert_eq!(fs::read_to_string(host.dir.join("password")).unwrap(), "hunter2");
+    let pid = fs::read_to_string(host.run_dir().join("weaver.pid")).unwrap();
+    assert!(launched.err.contains(&format!("process {pid}")), "{pid} {}", launched.err);
+
+    host.launch(&weaver, "").fails(1, "weaver is already running: process");
+    host.weave("status targets").ok("");
+    host.weave("stop").ok("");
+    assert!(!Path::new(&format!("/proc/{}/root", pid.trim())).exists());
+    let left: Vec<_> = fs::read_dir(host.run_dir()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["weaver.log"]);
+    host.weave("stop").fails(3, "no weaver is running here");
+}
+
+#[test]
+fn a_router_that_dies_early_is_quoted_and_its_code_passed_on() {
+    let host = Host::new();
+    let weaver = host.weaver("echo first line; echo 'the store /var/lib/weave is damaged' >&2; exit 8");
+    let answer = host.launch(&weaver, "host2");
+    assert!(
+        answer.err.contains("weave: | first line\nweave: | the store /var/lib/weave is damaged\n"),
+        "{}",
+        answer.err
+    );
+    answer.fails(8, "with code 8: the store is damaged, or belongs to another router; its log is");
+    assert!(!host.run_dir().join("weaver.pid").exists());
+    host.launch(&host.weaver("exit 0"), "").fails(1, "ended before it was ready, without an error");
+    host.launch(&host.weaver("kill -9 $$"), "").fails(1, "by signal 9");
+    host.launch(Path::new("/nonexistent/weaver"), "").fails(4, "cannot run /nonexistent/weaver");
+}
+
+#[test]
+fn the_router_is_told_where_to_listen_as_a_plain_path() {
+    let host = Host::new();
+    let weaver = host.weaver("echo \"at ${WEAVE_HTTP_ADDR-nowhere}\"; exit 1");
+    let socket = host.dir.join("elsewhere.sock").display().to_string();
+    for (given, told) in [(format!("unix://{socket}"), socket.as_str()), (String::new(), "nowhere")] {
+        let mut command = host.command("launch");
+        let answer =
+            Answer::of(command.env("WEAVER", &weaver).env("WEAVE_HTTP_ADDR", given).output().unwrap());
+        assert!(answer.err.contains(&format!("| at {told}\n")), "{}", answer.err);
+    }
+}
+
+#[test]
+fn a_router_that_does_not_become_ready_is_left_running_and_can_be_stopped_by_force() {
+    let host = Host::new();
+    let weaver = host.weaver("trap '' TERM; for i in $(seq 300); do sleep 0.1; done");
+    let answer = host.launch(&weaver, "--timeout 1");
+    assert!(answer.err.contains("is not ready after 1 s: it does not listen"), "{}", answer.err);
+    assert_eq!(answer.code, 5);
+    host.launch(&weaver, "").fails(1, "which does not listen at");
+    host.weave("stop --timeout 0").fails(5, "`weave stop --force` kills it");
+    let stopped = host.weave("stop --timeout 0 --force");
+    assert_eq!((stopped.code, stopped.err.contains("killing it")), (0, true), "{}", stopped.err);
+    assert!(!host.run_dir().join("weaver.pid").exists());
+}

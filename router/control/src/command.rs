@@ -1,0 +1,102 @@
+//! What the server asks of the engine that owns the router's state.
+
+use tokio::sync::oneshot;
+use weave_api::{
+    AddressesResponse, AllocateRequest, ApiError, AttachRequest, AttachResponse, Call, ClaimRequest,
+    ConnectRequest, DetachRequest, DnsAddRequest, DnsLookupRequest, DnsLookupResponse, DnsRemoveRequest,
+    DnsResponse, ExposeRequest, ForgetRequest, FreeRequest, HideRequest, LeaveRequest, LeaveResponse,
+    ListRequest, ListResponse, LookupRequest, PrimeRequest, PrimeResponse, PsRequest, PsResponse,
+    ReadyRequest, ReadyResponse, Report, RmpeerRequest, RmpeerResponse, TargetsResponse,
+};
+
+/// Where an answer goes. When the asker has gone away, `is_closed` is true (and `closed` completes): whatever waits on its behalf is to be
+/// withdrawn.
+pub type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
+
+/// One request. The engine answers each exactly once, or drops the reply when it stops.
+///
+/// Requests that wait tell for how long (`request.timeout()`, see [`Call::timeout`]); the engine answers with
+/// [`Deadline`](weave_api::ErrorCode::Deadline) and the reason when that has passed.
+#[derive(Debug)]
+pub enum Command {
+    /// The whole state.
+    Report {
+        /// The answer.
+        reply: Reply<Box<Report>>,
+    },
+    /// Wait until every part has started.
+    Ready(ReadyRequest, Reply<ReadyResponse>),
+    /// Add or replace targets.
+    Connect(ConnectRequest, Reply<TargetsResponse>),
+    /// Remove targets.
+    Forget(ForgetRequest, Reply<TargetsResponse>),
+    /// Give a container an interface and addresses.
+    Attach(AttachRequest, Reply<AttachResponse>),
+    /// Take them away.
+    Detach(DetachRequest, Reply<AddressesResponse>),
+    /// Give the host addresses.
+    Expose(ExposeRequest, Reply<AddressesResponse>),
+    /// Take them away.
+    Hide(HideRequest, Reply<AddressesResponse>),
+    /// Take an address for an owner.
+    Allocate(AllocateRequest, Reply<AddressesResponse>),
+    /// Record an address for an owner.
+    Claim(ClaimRequest, Reply<AddressesResponse>),
+    /// Free an owner's addresses.
+    Free(FreeRequest, Reply<AddressesResponse>),
+    /// What an owner holds; not found when nothing.
+    Lookup(LookupRequest, Reply<AddressesResponse>),
+    /// What every owner holds.
+    List(ListRequest, Reply<ListResponse>),
+    /// Wait until the ring exists.
+    Prime(PrimeRequest, Reply<PrimeResponse>),
+    /// Which containers are attached.
+    Ps(PsRequest, Reply<PsResponse>),
+    /// Register a name.
+    DnsAdd(DnsAddRequest, Reply<DnsResponse>),
+    /// Remove names.
+    DnsRemove(DnsRemoveRequest, Reply<DnsResponse>),
+    /// What a name stands for.
+    DnsLookup(DnsLookupRequest, Reply<DnsLookupResponse>),
+    /// Take over dead peers' space.
+    Rmpeer(RmpeerRequest, Reply<RmpeerResponse>),
+    /// Hand our space to another peer.
+    Leave(LeaveRequest, Reply<LeaveResponse>),
+}
+
+/// A request that has a command.
+pub(crate) trait Dispatch: Call {
+    fn command(self, reply: Reply<Self::Answer>) -> Command;
+}
+
+macro_rules! dispatch {
+    ($($request:ty => $variant:ident;)*) => {
+        $(impl Dispatch for $request {
+            fn command(self, reply: Reply<Self::Answer>) -> Command {
+                Command::$variant(self, reply)
+            }
+        })*
+    };
+}
+
+dispatch! {
+    ReadyRequest => Ready;
+    ConnectRequest => Connect;
+    ForgetRequest => Forget;
+    AttachRequest => Attach;
+    DetachRequest => Detach;
+    ExposeRequest => Expose;
+    HideRequest => Hide;
+    AllocateRequest => Allocate;
+    ClaimRequest => Claim;
+    FreeRequest => Free;
+    LookupRequest => Lookup;
+    ListRequest => List;
+    PrimeRequest => Prime;
+    PsRequest => Ps;
+    DnsAddRequest => DnsAdd;
+    DnsRemoveRequest => DnsRemove;
+    DnsLookupRequest => DnsLookup;
+    RmpeerRequest => Rmpeer;
+    LeaveRequest => Leave;
+}

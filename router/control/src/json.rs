@@ -1,0 +1,52 @@
+//! The JSON half of the API: one path per request, all alike.
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::State,
+    routing::{get, post},
+};
+use weave_api::{
+    AllocateRequest, AttachRequest, ClaimRequest, ConnectRequest, DetachRequest, DnsAddRequest,
+    DnsLookupRequest, DnsRemoveRequest, ExposeRequest, ForgetRequest, FreeRequest, HideRequest, LeaveRequest,
+    ListRequest, LookupRequest, PrimeRequest, PsRequest, REPORT_PATH, ReadyRequest, Report, RmpeerRequest,
+};
+
+use crate::{body::read_json, command::Dispatch, engine::Engine, refusal::Refusal};
+
+/// The routes under `/v1/`.
+pub(crate) fn routes() -> Router<Engine> {
+    let router = Router::new().route(REPORT_PATH, get(report));
+    let router = with::<ReadyRequest>(router);
+    let router = with::<ConnectRequest>(router);
+    let router = with::<ForgetRequest>(router);
+    let router = with::<AttachRequest>(router);
+    let router = with::<DetachRequest>(router);
+    let router = with::<ExposeRequest>(router);
+    let router = with::<HideRequest>(router);
+    let router = with::<AllocateRequest>(router);
+    let router = with::<ClaimRequest>(router);
+    let router = with::<FreeRequest>(router);
+    let router = with::<LookupRequest>(router);
+    let router = with::<ListRequest>(router);
+    let router = with::<PrimeRequest>(router);
+    let router = with::<PsRequest>(router);
+    let router = with::<DnsAddRequest>(router);
+    let router = with::<DnsRemoveRequest>(router);
+    let router = with::<DnsLookupRequest>(router);
+    let router = with::<RmpeerRequest>(router);
+    with::<LeaveRequest>(router)
+}
+
+fn with<C: Dispatch>(router: Router<Engine>) -> Router<Engine> {
+    router.route(C::PATH, post(call::<C>))
+}
+
+async fn call<C: Dispatch>(State(engine): State<Engine>, body: Body) -> Result<Json<C::Answer>, Refusal> {
+    let request: C = read_json(body).await?;
+    Ok(Json(engine.call(request).await?))
+}
+
+async fn report(State(engine): State<Engine>) -> Result<Json<Report>, Refusal> {
+    Ok(Json(engine.report().await?))
+}

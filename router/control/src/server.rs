@@ -1,0 +1,142 @@
+//! Accepts connections and serves one request on each.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body};
+use hyper::{Request, body::Incoming, server::conn::http1, service::Service, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::UnixStream,
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use weave_api::{ApiError, ErrorCode};
+
+use crate::{Command, Listener, engine::Engine, json, plain, refusal};
+
+/// How many connections are open at once. More are turned away at once, in words. A busy Kubernetes node starts
+/// some 250 containers at a time; the common limit of 1,024 open files leaves the rest to the router.
+pub const MAX_CONNECTIONS: usize = 256;
+
+/// How long a client may take to send its headers, and to take its answer.
+const SLOW: Duration = Duration::from_secs(10);
+
+/// How long requests that were under way get to finish when the server stops.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Pause after a failed accept, so that running out of files does not become a busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Largest request head, bytes, which is also hyper's least buffer.
+const MAX_HEAD: usize = 16 << 10;
+
+/// Serves until `shutdown` completes; then lets running requests finish for a moment and removes the socket.
+///
+/// The engine at the other end of `commands` must go on answering (or drop its replies) meanwhile.
+pub async fn serve(listener: Listener, commands: mpsc::Sender<Command>, shutdown: impl Future<Output = ()>) {
+    let service = TowerToHyperService::new(router(Engine::new(commands)));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let (stop, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.inner.accept() => match accepted {
+                Ok((stream, _)) => match Arc::clone(&permits).try_acquire_owned() {
+                    Ok(permit) => {
+                        connections.spawn(converse(stream, service.clone(), permit, stopped.clone()));
+                    }
+                    Err(_) => turn_away(&stream),
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept on the control socket");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    let _ = stop.send(true);
+    let all_done = async { while connections.join_next().await.is_some() {} };
+    let _ = timeout(FAREWELL, all_done).await;
+    connections.shutdown().await;
+}
+
+fn router(engine: Engine) -> Router {
+    json::routes()
+        .merge(plain::routes())
+        .fallback(refusal::unknown_path)
+        .method_not_allowed_fallback(refusal::wrong_method)
+        .with_state(engine)
+}
+
+/// Serves one request and its answer, within bounds.
+async fn converse(
+    stream: UnixStream,
+    service: TowerToHyperService<Router>,
+    _permit: OwnedSemaphorePermit,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let answered = Arc::new(Notify::new());
+    let service = service_fn(|request: Request<Incoming>| {
+        let response = service.call(request.map(Body::new));
+        let answered = Arc::clone(&answered);
+        async move {
+            let response = response.await;
+            answered.notify_one();
+            response.map_err(|never: Infallible| never)
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(SLOW)
+        .max_buf_size(MAX_HEAD)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let too_slow = async {
+        answered.notified().await;
+        sleep(SLOW).await;
+    };
+    tokio::pin!(too_slow);
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            result = &mut connection => {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "a client of the control API broke off");
+                }
+                return;
+            }
+            () = &mut too_slow => {
+                tracing::debug!("a client of the control API does not take its answer");
+                return;
+            }
+            _ = stopped.changed(), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// Says that there are too many, without reading anything and without waiting.
+fn turn_away(stream: &UnixStream) {
+    let error = ApiError::new(
+        ErrorCode::TooBusy,
+        format!("{MAX_CONNECTIONS} requests are under way, which is the most there may be"),
+    )
+    .with_hint("try again later");
+    let body = serde_json::to_string(&error).unwrap_or_default();
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let _ = stream.try_write(answer.as_bytes());
+}
