@@ -1,0 +1,16 @@
+//! Whole meshes on virtual time.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "clippy takes helpers of tests for something else"
+)]
+
+mod chaos;
+mod cost;
+mod diag;
+mod identity;
+mod limit;
+mod recovery;
+mod shapes;
+mod sim;
