@@ -1,0 +1,330 @@
+//! How the ring gets round: merging, telling, comparing digests, and meeting another ring.
+
+use std::time::{Duration, Instant};
+
+use weave_model::PeerName;
+
+use crate::{
+    error::GossipError,
+    ipam::{Event, Ipam, Write},
+    ring::{self, Entry, Owner, Ring, Stamp},
+    span::Span,
+    store,
+    wire::{self, Bundle, Fact, Message},
+};
+
+/// Digests that differ are left so long before the whole ring is asked for: most often the news is on its way.
+const COMPARE_DELAY: Duration = Duration::from_millis(2500);
+/// A router without a ring asks again after so long.
+const ASK_DELAY: Duration = Duration::from_millis(500);
+
+impl Ipam {
+    pub(crate) fn handle_ring(
+        &mut self,
+        from: PeerName,
+        bundle: &Bundle,
+        now: Instant,
+    ) -> Result<(), GossipError> {
+        if bundle.universe != self.universe_id {
+            return Ok(());
+        }
+        let entries = self.read_bundle(bundle)?;
+        match &self.ring {
+            Some(ring) if ring.id() == bundle.ring => {
+                self.members.merge(&bundle.members);
+                self.merge(&entries, now);
+            }
+            Some(_) => self.note_other_ring(from, bundle),
+            None if self.leaving.is_none() => {
+                if let Some(ring) = Ring::assemble(&self.universe, &bundle.seeds, &entries) {
+                    self.members.merge(&bundle.members);
+                    self.adopt(ring, now);
+                } else {
+                    self.compare_rings(now);
+                }
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Like [`Ipam::handle_ring`], for a whole ring: the other side is sent what it lacks.
+    pub(crate) fn handle_ring_answer(
+        &mut self,
+        from: PeerName,
+        bundle: &Bundle,
+        now: Instant,
+    ) -> Result<(), GossipError> {
+        self.handle_ring(from, bundle, now)?;
+        if bundle.universe != self.universe_id {
+            return Ok(());
+        }
+        let theirs = Ring::assemble(&self.universe, &bundle.seeds, &bundle.entries(&self.universe)?);
+        if let (Some(ours), Some(theirs)) = (&self.ring, theirs)
+            && ours.id() == theirs.id()
+            && (ours.digest() != theirs.digest() || self.members.removals().iter().any(|m| !bundle.members.contains(m)))
+            && let Some(bundle) = self.whole_ring()
+        {
+            self.send(from, &Message::Ring(bundle));
+        }
+        Ok(())
+    }
+
+    /// The bundle's entries, once all of it is found to be sound.
+    pub(crate) fn read_bundle(&self, bundle: &Bundle) -> Result<Vec<Entry>, GossipError> {
+        let entries = bundle.entries(&self.universe)?;
+        if ring::identity(&self.universe, &bundle.seeds) != bundle.ring {
+            return Err(GossipError::Misbehaved("a ring that is not named after its seeds"));
+        }
+        Ok(entries)
+    }
+
+    /// Takes what is greater, except what was promised to others not to take.
+    pub(crate) fn merge(&mut self, entries: &[Entry], now: Instant) {
+        let me = self.me();
+        let mut free: Vec<Entry> = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let parts = self.not_frozen(*entry);
+            let is_news = || self.ring.iter().any(|r| r.within(entry.span).any(|known| known.stamp < entry.stamp));
+            if parts != [*entry] && is_news() {
+                self.note_blocked(*entry);
+            }
+            free.extend(parts);
+        }
+        let Some(ring) = &mut self.ring else { return };
+        let changes: Vec<_> = free.iter().flat_map(|entry| ring.join(*entry)).collect();
+        if changes.is_empty() {
+            return;
+        }
+        let mut has_lost = false;
+        for change in &changes {
+            match (change.before.owner == me, change.after.owner == me) {
+                (true, false) => {
+                    has_lost = true;
+                    self.lose(change.span, change.after);
+                }
+                (false, true) => self.gain(change.span),
+                (true, true) | (false, false) => {}
+            }
+        }
+        self.after_ring_change(now);
+        if has_lost {
+            // Only we give our space away. That somebody knows of a gift that we do not know of means that our
+            // store is from the past, or that somebody declared us dead.
+            self.fence();
+        }
+    }
+
+    /// Follows up on any change of the ring.
+    pub(crate) fn after_ring_change(&mut self, now: Instant) {
+        let me = self.me();
+        if let Some(ring) = &mut self.ring {
+            let raised = ring.coalesce(me);
+            self.tell(raised, now);
+        }
+        self.drop_passed_floors();
+        self.recheck_settles(now);
+        self.publish_lazily(now);
+        self.compare_rings(now);
+    }
+
+    /// Space is ours from now on: what of it no container holds is free.
+    pub(crate) fn gain(&mut self, span: Span) {
+        self.space.insert(span);
+        let used: Vec<u128> = self.ledger.used_within(span).collect();
+        for address in used {
+            self.space.remove(Span::one(address));
+        }
+    }
+
+    fn lose(&mut self, span: Span, to: Stamp) {
+        self.space.remove(span);
+        if self.ledger.used_within(span).next().is_some() {
+            self.lost_to.insert(to.owner.peer);
+        }
+    }
+
+    /// Gives away what is ours and free. Returns the entries that say so; they go into the same write.
+    pub(crate) fn give(&mut self, span: Span, to: Owner, now: Instant) -> Vec<Entry> {
+        let me = self.me();
+        let Some(ring) = &mut self.ring else { return Vec::new() };
+        let given: Vec<Entry> = ring
+            .within(span)
+            .filter(|entry| entry.stamp.owner == me)
+            .map(|entry| Entry {
+                span: entry.span,
+                stamp: Stamp { version: entry.stamp.version + 1, owner: to },
+            })
+            .collect();
+        for entry in &given {
+            ring.join(*entry);
+            self.space.remove(entry.span);
+        }
+        self.tell(given.clone(), now);
+        self.after_ring_change(now);
+        given
+    }
+
+    /// Begins another life of this store: nothing that the present one owns is used until it is settled by hand.
+    pub(crate) fn fence(&mut self) {
+        let generation = self.nonce();
+        self.header.begin_life(self.epoch, generation);
+        self.header.is_stale = true;
+        self.space = crate::space::Space::default();
+        self.hunts.clear();
+        self.writes.push(store::write_header(&self.header));
+    }
+
+    /// Takes a ring, having none.
+    pub(crate) fn adopt(&mut self, ring: Ring, now: Instant) {
+        self.writes.push(store::write_seeds(ring.seeds()));
+        for seed in ring.seeds() {
+            if !self.peers.get(&seed.peer).is_some_and(|p| p.fact.as_ref().is_some_and(|f| f.is_leaving)) {
+                self.members.note(seed.peer, false);
+            }
+        }
+        let own: Vec<Span> = ring.owned_by(self.me()).map(|e| e.span).collect();
+        self.ring = Some(ring);
+        self.consensus = None;
+        for span in own {
+            self.gain(span);
+        }
+        self.publish_by(now);
+        self.compare_rings(now);
+    }
+
+    pub(crate) fn bundle(&self, entries: impl IntoIterator<Item = Entry>) -> Option<Bundle> {
+        let ring = self.ring.as_ref()?;
+        Some(Bundle::new(self.universe_id, ring, Vec::new(), entries))
+    }
+
+    pub(crate) fn whole_ring(&self) -> Option<Bundle> {
+        let ring = self.ring.as_ref()?;
+        Some(Bundle::new(self.universe_id, ring, self.members.all(), ring.entries()))
+    }
+
+    pub(crate) fn answer_ring(&mut self, to: PeerName) {
+        if let Some(bundle) = self.whole_ring() {
+            self.send(to, &Message::RingAnswer(bundle));
+        }
+    }
+
+    /// Tells everybody what we changed, once the delay has passed.
+    pub(crate) fn tell_news(&mut self, now: Instant) {
+        if self.news_at.is_none_or(|at| now < at) {
+            return;
+        }
+        self.news_at = None;
+        let news = std::mem::take(&mut self.news);
+        let Some(ring) = &self.ring else { return };
+        // What the ring says now of the places that changed: one entry for what was changed twice.
+        let mut latest: Vec<Entry> = news.iter().flat_map(|entry| ring.within(entry.span)).collect();
+        latest.sort_unstable();
+        latest.dedup();
+        let mut disjoint: Vec<Entry> = Vec::new();
+        for entry in latest {
+            let lo = disjoint.last().map_or(entry.span.lo, |last| last.span.hi.max(entry.span.lo));
+            if lo < entry.span.hi {
+                disjoint.push(Entry { span: Span::new(lo, entry.span.hi), stamp: entry.stamp });
+            }
+        }
+        if let Some(mut bundle) = self.bundle(disjoint) {
+            bundle.members = self.members.removals();
+            self.outbox.push(Event::Broadcast(wire::encode(&Message::Ring(bundle))));
+        }
+    }
+
+    /// Sees to it that the ring is asked for when somebody's differs from ours.
+    pub(crate) fn compare_rings(&mut self, now: Instant) {
+        if self.ring_ask_at.is_some() {
+            return;
+        }
+        let is_needed = self.mates().any(|(peer, fact)| self.has_other_ring(peer, fact));
+        if is_needed {
+            let delay = match self.ring {
+                Some(_) => COMPARE_DELAY + self.jitter(COMPARE_DELAY / 2),
+                None => Duration::ZERO,
+            };
+            self.ring_ask_at = Some(now + delay);
+        }
+    }
+
+    /// Asks one of those whose ring differs.
+    pub(crate) fn ask_for_ring(&mut self, now: Instant) {
+        if self.ring_ask_at.is_none_or(|at| now < at) {
+            return;
+        }
+        self.ring_ask_at = None;
+        let wanted: Vec<(bool, u64, PeerName)> = self
+            .mates()
+            .filter(|(peer, fact)| self.has_other_ring(*peer, fact))
+            .filter_map(|(peer, fact)| Some((!fact.has_holders, fact.ring?.id, peer)))
+            .collect();
+        let pick = self.nonce();
+        // Without a ring: rather one that is in use. With one: anybody whose differs.
+        let best = wanted.iter().map(|(is_idle, id, _)| (*is_idle, *id)).min();
+        let equals: Vec<PeerName> = wanted
+            .iter()
+            .filter(|(is_idle, id, _)| self.ring.is_some() || Some((*is_idle, *id)) == best)
+            .map(|(_, _, peer)| *peer)
+            .collect();
+        let Some(peer) = pick_one(&equals, pick) else { return };
+        self.send(peer, &Message::RingAsk);
+        let delay = if self.ring.is_some() { COMPARE_DELAY } else { ASK_DELAY };
+        self.ring_ask_at = Some(now + delay + self.jitter(delay / 2));
+    }
+
+    fn has_other_ring(&self, peer: PeerName, fact: &Fact) -> bool {
+        let Some(note) = fact.ring else { return false };
+        match self.ring_note() {
+            None => self.leaving.is_none(),
+            Some(ours) if ours.id == note.id => ours.digest != note.digest,
+            Some(_) => self.peers.get(&peer).is_some_and(|p| p.other_seeds.is_empty()),
+        }
+    }
+
+    fn note_other_ring(&mut self, from: PeerName, bundle: &Bundle) {
+        let mut seeds: Vec<PeerName> = bundle.seeds.iter().map(|seed| seed.peer).collect();
+        seeds.dedup();
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.other_seeds = seeds;
+        }
+    }
+
+    /// Where two rings meet, the one without containers gives way; between two such, the one with the higher name.
+    /// Nobody gives a ring up whose reachable members have containers, or with containers of its own.
+    pub(crate) fn consider_adoption(&mut self, _now: Instant) {
+        let Some(ours) = self.ring.as_ref().map(Ring::id) else { return };
+        if !self.ledger.is_empty() || !self.queue.is_empty() || self.leaving.is_some() {
+            return;
+        }
+        let rings = || self.mates().filter_map(|(_, fact)| Some((fact.ring?.id, fact.has_holders)));
+        let is_ours_used = rings().any(|(id, has_holders)| id == ours && has_holders);
+        let gives_way = rings().any(|(id, has_holders)| id != ours && (has_holders || id < ours));
+        if gives_way && !is_ours_used {
+            self.abandon_ring();
+        }
+    }
+
+    fn abandon_ring(&mut self) {
+        let Some(ring) = self.ring.take() else { return };
+        self.writes.extend(ring.entries().map(|entry| store::write_run(entry.span.lo, None)));
+        self.writes.push(Write { key: b"i".to_vec(), value: None });
+        let generation = self.nonce();
+        self.header.begin_life(self.epoch, generation);
+        self.writes.push(store::write_header(&self.header));
+        self.space = crate::space::Space::default();
+        self.hunts.clear();
+        self.settles.clear();
+        self.news.clear();
+        self.ring_ask_at = None;
+        for peer in self.peers.values_mut() {
+            peer.other_seeds.clear();
+        }
+    }
+}
+
+fn pick_one<T: Copy>(from: &[T], random: u64) -> Option<T> {
+    let index = usize::try_from(random).unwrap_or_default().checked_rem(from.len())?;
+    from.get(index).copied()
+}

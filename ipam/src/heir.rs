@@ -1,0 +1,106 @@
+//! Leaving the mesh for good: all space goes to one other router, and is known to have arrived.
+
+use std::time::{Duration, Instant};
+
+use weave_model::PeerName;
+
+use crate::{
+    error::GossipError,
+    ipam::Ipam,
+    request::{Refusal, Reply, RequestId},
+    ring::{Entry, Owner, Ring},
+    wire::{Bundle, Message},
+};
+
+/// A bequest that is under way, or was confirmed.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    request: RequestId,
+    pub(crate) heir: PeerName,
+    nonce: u64,
+    given: Vec<Entry>,
+    next_try: Option<Instant>,
+}
+
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+
+impl Leaving {
+    pub(crate) fn next_try(&self) -> Option<Instant> {
+        self.next_try
+    }
+}
+
+impl Ipam {
+    /// Frees every address held here and hands all space to another router: one that owns space already, if such a one
+    /// can be reached. From then on nothing is handed out here. Answered by [`Reply::Done`] once the heir has
+    /// stored it; a driver that cannot wait may stop, and the space can be had by `rmpeer`.
+    pub fn leave(&mut self, request: RequestId, now: Instant) {
+        if self.leaving.is_some() {
+            self.reply(request, Err(Refusal::Leaving));
+            return self.finish(now);
+        }
+        let own: Vec<_> = self.ring.iter().flat_map(|r| r.owned_by(self.me())).map(|e| e.span).collect();
+        match self.choose_heir() {
+            None if own.is_empty() => {
+                self.release_all(now);
+                self.reply(request, Ok(Reply::Done));
+            }
+            None => self.reply(request, Err(Refusal::NoHeir)),
+            Some(heir) => {
+                self.release_all(now);
+                self.abort_settles();
+                self.members.remove(self.local);
+                let given: Vec<Entry> = own.into_iter().flat_map(|span| self.give(span, heir, now)).collect();
+                let nonce = self.nonce();
+                self.leaving =
+                    Some(Leaving { request, heir: heir.peer, nonce, given, next_try: Some(now) });
+                self.repeat_bequest(now);
+                self.publish_by(now);
+            }
+        }
+        self.finish(now);
+    }
+
+    fn choose_heir(&self) -> Option<Owner> {
+        let ring = self.ring.as_ref()?;
+        let is_owner = |peer: PeerName| ring.owners().any(|owner| owner.peer == peer);
+        self.mates()
+            .filter(|(_, fact)| fact.ring.is_some_and(|r| r.id == ring.id()) && !fact.is_leaving)
+            .map(|(peer, fact)| (!is_owner(peer), Owner { peer, generation: fact.generation }))
+            .min()
+            .map(|(_, owner)| owner)
+    }
+
+    pub(crate) fn repeat_bequest(&mut self, now: Instant) {
+        let Some(leaving) = self.leaving.as_mut().filter(|l| l.next_try.is_some_and(|at| at <= now)) else { return };
+        leaving.next_try = Some(now + RETRY_DELAY);
+        let (heir, nonce, given) = (leaving.heir, leaving.nonce, leaving.given.clone());
+        if let Some(mut ring) = self.bundle(given) {
+            ring.members = self.members.removals();
+            self.send(heir, &Message::Bequest { nonce, ring });
+        }
+    }
+
+    pub(crate) fn handle_bequest(
+        &mut self,
+        from: PeerName,
+        nonce: u64,
+        bundle: &Bundle,
+        now: Instant,
+    ) -> Result<(), GossipError> {
+        self.handle_ring(from, bundle, now)?;
+        if self.ring.as_ref().map(Ring::id) == Some(bundle.ring) {
+            self.send(from, &Message::BequestTaken { nonce });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn handle_bequest_taken(&mut self, from: PeerName, nonce: u64) {
+        if let Some(leaving) = self.leaving.as_mut().filter(|l| l.heir == from && l.nonce == nonce)
+            && leaving.next_try.take().is_some()
+        {
+            let request = leaving.request;
+            self.reply(request, Ok(Reply::Done));
+        }
+    }
+}

@@ -1,0 +1,176 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const SIZE: u128 = 64;
+const UNIVERSE: [Span; 2] = [Span::new(100, 100 + SIZE), Span::new(500, 500 + SIZE)];
+
+fn owner(n: u8) -> Owner {
+    Owner { peer: PeerName([2, 0, 0, 0, 0, n]), generation: 7 }
+}
+
+/// One stamp per address: what the ring stands for.
+type Naive = BTreeMap<u128, Stamp>;
+
+fn naive(ring: &Ring) -> Naive {
+    ring.entries().flat_map(|e| (e.span.lo..e.span.hi).map(move |a| (a, e.stamp))).collect()
+}
+
+fn naive_join(map: &mut Naive, entry: Entry) {
+    for (_, stamp) in map.range_mut(entry.span.lo..entry.span.hi) {
+        *stamp = (*stamp).max(entry.stamp);
+    }
+}
+
+fn is_normal(ring: &Ring) -> bool {
+    let entries: Vec<Entry> = ring.entries().collect();
+    let apart = entries.windows(2).all(|w| w[0].span.hi != w[1].span.lo || w[0].stamp != w[1].stamp);
+    let mut by_owner: Vec<Entry> = ring.owners().flat_map(|o| ring.owned_by(o)).collect();
+    by_owner.sort_unstable();
+    let rebuilt = entries.iter().fold(0, |d, e| d ^ hash_run(e.span.lo, e.span.hi, e.stamp));
+    apart && by_owner == entries && rebuilt == ring.digest()
+}
+
+fn entries() -> impl Strategy<Value = Vec<Entry>> {
+    let one = (0..2_usize, 0..SIZE, 1..SIZE, 1..6_u64, 1..4_u8).prop_map(|(u, lo, len, version, n)| {
+        let universe = UNIVERSE[u];
+        let lo = universe.lo + lo;
+        Entry { span: Span::new(lo, (lo + len).min(universe.hi)), stamp: Stamp { version, owner: owner(n) } }
+    });
+    prop::collection::vec(one, 0..24)
+}
+
+fn ring_with(entries: &[Entry]) -> Ring {
+    let mut ring = Ring::divide(&UNIVERSE, &[owner(1), owner(2), owner(3)]);
+    for entry in entries {
+        ring.join(*entry);
+    }
+    ring
+}
+
+fn merged(a: &Ring, b: &Ring) -> Ring {
+    let mut ring = a.clone();
+    for entry in b.entries() {
+        ring.join(entry);
+    }
+    ring
+}
+
+proptest! {
+    #[test]
+    fn a_ring_is_the_pointwise_maximum_of_what_it_was_told(told in entries()) {
+        let mut oracle = naive(&ring_with(&[]));
+        let mut ring = ring_with(&[]);
+        for entry in told {
+            let before = naive(&ring);
+            let changes = ring.join(entry);
+            naive_join(&mut oracle, entry);
+            let changed: BTreeMap<u128, Stamp> =
+                changes.iter().flat_map(|c| (c.span.lo..c.span.hi).map(move |a| (a, c.before))).collect();
+            for (address, stamp) in &oracle {
+                prop_assert_eq!(before[address] != *stamp, changed.contains_key(address));
+            }
+            prop_assert!(changed.iter().all(|(a, stamp)| before[a] == *stamp));
+        }
+        prop_assert_eq!(naive(&ring), oracle);
+        prop_assert!(is_normal(&ring));
+        prop_assert!(ring.tiles(&UNIVERSE));
+    }
+
+    #[test]
+    fn merging_is_associative_commutative_and_idempotent(a in entries(), b in entries(), c in entries()) {
+        let (a, b, c) = (ring_with(&a), ring_with(&b), ring_with(&c));
+        let (ab, ba) = (merged(&a, &b), merged(&b, &a));
+        prop_assert_eq!(naive(&ab), naive(&ba));
+        prop_assert_eq!(ab.digest(), ba.digest());
+        prop_assert_eq!(naive(&merged(&ab, &c)), naive(&merged(&a, &merged(&b, &c))));
+        prop_assert_eq!(merged(&ab, &b).digest(), ab.digest());
+        prop_assert!(is_normal(&merged(&ab, &c)));
+    }
+
+    #[test]
+    fn coalescing_changes_no_owner_and_leaves_one_run_per_stretch(told in entries(), n in 1..4_u8) {
+        let mut ring = ring_with(&told);
+        let before = naive(&ring);
+        ring.coalesce(owner(n));
+        let after = naive(&ring);
+        for (address, stamp) in &before {
+            prop_assert_eq!(stamp.owner, after[address].owner);
+            prop_assert!(after[address] >= *stamp);
+        }
+        let own: Vec<Entry> = ring.owned_by(owner(n)).collect();
+        prop_assert!(own.windows(2).all(|w| w[0].span.hi < w[1].span.lo));
+        prop_assert!(is_normal(&ring));
+    }
+
+    #[test]
+    fn what_is_touched_is_enough_to_keep_a_copy(told in entries()) {
+        let mut ring = ring_with(&[]);
+        let mut copy: BTreeMap<u128, (u128, Stamp)> = BTreeMap::new();
+        for entry in told {
+            ring.join(entry);
+            for (lo, run) in ring.take_touched() {
+                match run {
+                    Some(run) => copy.insert(lo, run),
+                    None => copy.remove(&lo),
+                };
+            }
+        }
+        prop_assert!(copy.is_empty() || copy == ring.runs);
+    }
+
+    #[test]
+    fn a_window_shows_what_walking_shows(told in entries(), lo in 90..580_u128, len in 0..90_u128) {
+        let ring = ring_with(&told);
+        let window = Span::new(lo, lo + len);
+        let seen: Naive =
+            ring.within(window).flat_map(|e| (e.span.lo..e.span.hi).map(move |a| (a, e.stamp))).collect();
+        let walked: Naive = naive(&ring).into_iter().filter(|(a, _)| window.contains(*a)).collect();
+        prop_assert_eq!(seen, walked);
+    }
+}
+
+#[test]
+fn a_million_donations_leave_a_ring_no_larger_than_ownership_needs() {
+    let universe = [Span::new(0, 1 << 12)];
+    let mut ring = Ring::divide(&universe, &[owner(1), owner(2), owner(3)]);
+    let mut state = 1_u64;
+    for _ in 0..1_000_000 {
+        state = mix(state, 3);
+        let (at, len, to) = (u128::from(state & 0xfff), 1 << (state >> 12 & 3), owner((state >> 20) as u8 % 3 + 1));
+        let at = at / len * len;
+        let Some(known) = ring.within(Span::new(at, at + len)).next() else { continue };
+        if known.stamp.owner == to {
+            continue;
+        }
+        ring.join(Entry { span: known.span, stamp: Stamp { version: known.stamp.version + 1, owner: to } });
+        ring.coalesce(to);
+        ring.coalesce(known.stamp.owner);
+        ring.take_touched();
+    }
+    let map = naive(&ring);
+    let stretches = 1 + map.values().zip(map.values().skip(1)).filter(|(a, b)| a.owner != b.owner).count();
+    assert_eq!(ring.len(), stretches);
+    assert!(ring.tiles(&universe));
+}
+
+#[test]
+fn seeds_get_aligned_shares_that_differ_by_a_factor_of_two_at_most() {
+    let universe = [Span::new(0, 1 << 20)];
+    for n in 1..=12 {
+        let seeds: Vec<Owner> = (1..=n).map(owner).collect();
+        let ring = Ring::divide(&universe, &seeds);
+        assert!(ring.tiles(&universe));
+        let sizes: Vec<u128> =
+            seeds.iter().map(|s| ring.owned_by(*s).map(|e| e.span.len()).sum::<u128>()).collect();
+        assert!(sizes.iter().max().unwrap() <= &(sizes.iter().min().unwrap() * 2), "{sizes:?}");
+        assert!(ring.entries().all(|e| e.span.lo % e.span.len() == 0));
+    }
+}
+
+#[test]
+fn a_universe_smaller_than_the_seed_list_is_still_tiled() {
+    let universe = [Span::new(8, 12)];
+    let seeds: Vec<Owner> = (1..=9).map(owner).collect();
+    assert!(Ring::divide(&universe, &seeds).tiles(&universe));
+}
