@@ -1,0 +1,73 @@
+//! Why a frame went nowhere.
+
+use std::fmt;
+
+/// Why a frame was dropped by a forwarding decision. One counter each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DropReason {
+    /// The destination lives on this host: the bridge should not have sent it our way.
+    DestinationIsLocal,
+    /// It would have to leave by the link it came from: two routers disagree about the route for a moment.
+    Backward,
+    /// The hop limit ran out before it reached its destination.
+    HopLimit,
+    /// Our own frame came back to us.
+    Looped,
+    /// No other router to send a group or unknown frame to.
+    NoNeighbour,
+    /// The destination's router is known, and there is no route to it.
+    NoRoute,
+    /// The source address is a group address, which no station may have.
+    SourceIsGroup,
+}
+
+impl DropReason {
+    /// Every reason, in the order of [`DropReason::index`].
+    pub const ALL: [Self; 7] = [
+        Self::DestinationIsLocal,
+        Self::Backward,
+        Self::HopLimit,
+        Self::Looped,
+        Self::NoNeighbour,
+        Self::NoRoute,
+        Self::SourceIsGroup,
+    ];
+
+    /// Position in [`DropReason::ALL`]: a dense index for counter arrays.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The word used as a metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::DestinationIsLocal => "destination_is_local",
+            Self::Backward => "backward",
+            Self::HopLimit => "hop_limit",
+            Self::Looped => "looped",
+            Self::NoNeighbour => "no_neighbour",
+            Self::NoRoute => "no_route",
+            Self::SourceIsGroup => "source_is_group",
+        }
+    }
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_of_a_reason_is_its_place_in_the_list() {
+        for (place, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), place, "{reason}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The life of a link.
+
+use std::{net::SocketAddr, time::Duration};
+
+use weave_sleeve::Suite;
+use weave_worker::WorkerEvent;
+
+use crate::{
+    rig::{self, Host, LinkStyle, PORT, connect, inside, ip, now, wait_until},
+    traffic::{exchange, pair},
+};
+
+const AES: LinkStyle = LinkStyle { suite: Some(Suite::Aes256Gcm), is_ipv6: false };
+
+pub fn the_largest_size_is_found() {
+    for (underlay, overlay, style) in [
+        (9000, 8910, AES),
+        (1392, 1302, AES),
+        (65_535, 65_445, AES),
+        (9000, 8890, LinkStyle { is_ipv6: true, ..AES }),
+    ] {
+        let (_hosts, _routers, mtu) = pair(underlay, overlay, style);
+        assert!(u32::from(mtu) <= overlay && overlay - u32::from(mtu) <= 4, "{mtu} on {underlay}");
+        exchange(1, 2);
+        drop((_hosts, _routers));
+        rig::remove_all();
+    }
+}
+
+pub fn a_black_hole_is_left_within_seconds() {
+    let (hosts, routers, mtu) = pair(1500, 1400, AES);
+    assert_eq!(mtu, 1410);
+    // The far end of the cable takes less than the near end gives, and nobody says so.
+    ip(&format!("-n {} link set u1 mtu 1350", hosts[1].name));
+    let start = now();
+    let command = format!("timeout 8 iperf3 -c {} -t 6", Host::overlay(2));
+    let server = rig::spawn(&hosts[1].container, "iperf3 -s -1");
+    let _traffic = std::thread::spawn(move || {
+        rig::wait_until("iperf3 answers", || inside("c1", &command).is_ok());
+        drop(server);
+    });
+    let event = routers[0].wait_for("a smaller size", |e| matches!(e, WorkerEvent::LinkMtu { .. }));
+    assert!(now() - start < Duration::from_secs(4), "{:?}", now() - start);
+    assert!(matches!(event, WorkerEvent::LinkMtu { mtu, .. } if mtu <= 1260), "{event:?}");
+    _traffic.join().unwrap();
+    exchange(1, 2);
+}
+
+pub fn a_peer_that_moves_is_followed() {
+    let (hosts, routers, _) = pair(1500, 1400, AES);
+    exchange(1, 2);
+    ip(&format!("-n {} addr add 10.9.99.1/24 dev u2", hosts[0].name));
+    ip(&format!("-n {} addr add 10.9.99.2/24 dev u1", hosts[1].name));
+    ip(&format!("-n {} addr del {}/30 dev u2", hosts[0].name, rig::underlay(1, 2)));
+    ip(&format!("-n {} route add {}/32 dev u2 src 10.9.99.1", hosts[0].name, rig::underlay(2, 1)));
+    let moved: SocketAddr = SocketAddr::new([10, 9, 99, 1].into(), PORT);
+    exchange(1, 2);
+    let event = routers[1].wait_for("the move", |e| matches!(e, WorkerEvent::LinkMoved { .. }));
+    assert_eq!(event, WorkerEvent::LinkMoved { link: rig::link(1), remote: moved });
+}
+
+pub fn an_idle_link_sends_nothing() {
+    let hosts = [Host::new(1, 1400), Host::new(2, 1400)];
+    hosts[0].cable(&hosts[1], 1500);
+    let routers = [hosts[0].router(2), hosts[1].router(2)];
+    // No routes: whatever the bridges say by themselves goes nowhere.
+    connect((&routers[0], 1), (&routers[1], 2), AES);
+    let read = |n: usize| routers[n].workers.counters();
+    wait_until("the search is over", || {
+        let (before, _) = (read(0).links, std::thread::park_timeout(Duration::from_millis(300)));
+        before == read(0).links
+    });
+    let before = [read(0), read(1)];
+    let end = now() + Duration::from_secs(3);
+    wait_until("three seconds have passed", || now() > end);
+    for (n, before) in before.iter().enumerate() {
+        assert_eq!(before.links, read(n).links, "an idle link was used");
+        let woken = read(n).sleeps - before.sleeps;
+        assert!(woken <= 20, "{woken} wake-ups in three idle seconds");
+    }
+}
