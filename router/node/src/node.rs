@@ -1,0 +1,297 @@
+//! The node's inputs and its queue of outputs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use weave_ipam::{Ipam, IpamStatus, RequestId, RestoreError};
+use weave_mesh::{DialFailure, DialId, LinkInfo, Mesh, MeshStatus, MessageError, Overlay, Target};
+use weave_model::{ContainerId, Interface, LinkId, Mac, PeerName, Subnet};
+use weave_names::{FactChange, NameError, Names, RemoveFilter};
+
+use crate::{
+    attachment::{self, Attachment},
+    config::Config,
+    dispatch,
+    output::Output,
+};
+
+/// Forwarding snapshots are made at most this often: while a large mesh forms, routes change many times a second and
+/// each snapshot visits every peer.
+pub const FORWARDING_INTERVAL: Duration = Duration::from_millis(20);
+
+/// See the crate documentation.
+pub struct Node {
+    pub(crate) mesh: Mesh,
+    pub(crate) ipam: Option<Ipam>,
+    pub(crate) names: Option<Names>,
+    pub(crate) local: PeerName,
+    /// Everybody else who can be reached.
+    pub(crate) peers: BTreeSet<PeerName>,
+    pub(crate) attachments_by_peer: BTreeMap<PeerName, BTreeMap<Mac, Attachment>>,
+    pub(crate) outputs: VecDeque<Output>,
+    pub(crate) is_forwarding_stale: bool,
+    pub(crate) forwarding_not_before: Instant,
+    pub(crate) are_names_stale: bool,
+    pub(crate) remote_macs: BTreeSet<Mac>,
+}
+
+impl Node {
+    /// Starts a node from what it was told and what it kept.
+    ///
+    /// # Errors
+    /// When what was kept is damaged, or belongs to another name or address range.
+    pub fn new(config: Config, seed: [u8; 32], now: Instant) -> Result<Self, RestoreError> {
+        let local = config.mesh.name;
+        let ipam = match config.ipam {
+            Some(ipam) => Some(Ipam::new(ipam, config.restored.into_iter(), derive(seed, 1), now)?),
+            None => None,
+        };
+        let mut node = Self {
+            mesh: Mesh::new(config.mesh, derive(seed, 0), now),
+            ipam,
+            names: config.domain.map(|domain| Names::new(domain, local)),
+            local,
+            peers: BTreeSet::new(),
+            attachments_by_peer: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            is_forwarding_stale: true,
+            forwarding_not_before: now,
+            are_names_stale: true,
+            remote_macs: BTreeSet::new(),
+        };
+        dispatch::settle(&mut node, now);
+        Ok(node)
+    }
+
+    /// A handshake succeeded. The mesh answers with `LinkAdopted` or `CloseLink`.
+    pub fn handle_link_opened(&mut self, link: LinkId, info: LinkInfo, now: Instant) {
+        self.mesh.handle_link_opened(link, info, now);
+        dispatch::settle(self, now);
+    }
+
+    /// A whole message arrived on a link.
+    ///
+    /// # Errors
+    /// When it cannot be parsed or breaks the rules: the caller closes the link and says whose fault it was.
+    pub fn handle_message(&mut self, link: LinkId, bytes: &[u8], now: Instant) -> Result<(), MessageError> {
+        let result = self.mesh.handle_message(link, bytes, now);
+        dispatch::settle(self, now);
+        result
+    }
+
+    /// A link is gone.
+    pub fn handle_link_closed(&mut self, link: LinkId, reason: &str, now: Instant) {
+        self.mesh.handle_link_closed(link, reason, now);
+        dispatch::settle(self, now);
+    }
+
+    /// The link can take no more messages, or can again; what is to be said meanwhile is merged while it waits.
+    pub fn handle_link_blocked(&mut self, link: LinkId, is_blocked: bool, now: Instant) {
+        self.mesh.handle_link_blocked(link, is_blocked);
+        dispatch::settle(self, now);
+    }
+
+    /// The data plane of a link came up, changed or went down.
+    pub fn handle_overlay(&mut self, link: LinkId, overlay: Overlay, now: Instant) {
+        self.mesh.handle_overlay(link, overlay, now);
+        dispatch::settle(self, now);
+    }
+
+    /// A dial led to nothing.
+    pub fn handle_dial_failed(&mut self, dial: DialId, failure: DialFailure, now: Instant) {
+        self.mesh.handle_dial_failed(dial, failure, now);
+        dispatch::settle(self, now);
+    }
+
+    /// Adds targets, or with `replace` makes them the whole list.
+    pub fn connect(&mut self, targets: &[Target], replace: bool, now: Instant) {
+        self.mesh.connect(targets, replace, now);
+        dispatch::settle(self, now);
+    }
+
+    /// Removes targets and drops the links to them.
+    pub fn forget(&mut self, targets: &[Target], now: Instant) {
+        self.mesh.forget(targets, now);
+        dispatch::settle(self, now);
+    }
+
+    /// Tells the mesh that a container interface is here.
+    pub fn attach(&mut self, mac: Mac, attachment: &Attachment, now: Instant) {
+        if let Err(error) = self.mesh.set_fact(attachment::NAMESPACE, &mac.0, attachment.encode(), now) {
+            let local = self.local;
+            dispatch::refuse(self, local, "an attachment", &error);
+        }
+        self.attachments_by_peer.entry(self.local).or_default().insert(mac, attachment.clone());
+        self.is_forwarding_stale = true;
+        dispatch::settle(self, now);
+    }
+
+    /// Tells the mesh that a container interface is gone.
+    pub fn detach(&mut self, mac: Mac, now: Instant) {
+        self.mesh.remove_fact(attachment::NAMESPACE, &mac.0, now);
+        if let Some(own) = self.attachments_by_peer.get_mut(&self.local) {
+            own.remove(&mac);
+        }
+        self.is_forwarding_stale = true;
+        dispatch::settle(self, now);
+    }
+
+    /// Gives a container's address a name.
+    ///
+    /// # Errors
+    /// When the name is malformed or outside the domain. Nothing was changed.
+    pub fn add_name(
+        &mut self,
+        container: &ContainerId,
+        name: &str,
+        address: IpAddr,
+        now: Instant,
+    ) -> Result<(), NameError> {
+        let Some(names) = &self.names else { return Ok(()) };
+        let change = names.add(container, name, address)?;
+        dispatch::publish_name(self, change, now);
+        dispatch::settle(self, now);
+        Ok(())
+    }
+
+    /// Takes names of ours away; gives their number.
+    pub fn remove_names(&mut self, filter: &RemoveFilter, now: Instant) -> usize {
+        let changes: Vec<FactChange> = self.names.as_ref().map(|names| names.remove(filter)).unwrap_or_default();
+        let count = changes.len();
+        for change in changes {
+            dispatch::publish_name(self, change, now);
+        }
+        dispatch::settle(self, now);
+        count
+    }
+
+    /// Asks for an address; the answer is an [`Output::Reply`]. Does nothing when allocation is off.
+    pub fn allocate(
+        &mut self,
+        request: RequestId,
+        owner: ContainerId,
+        subnet: Option<Subnet>,
+        deadline: Instant,
+        now: Instant,
+    ) {
+        self.with_ipam(now, |ipam| ipam.allocate(request, owner, subnet, deadline, now));
+    }
+
+    /// Asks for one certain address.
+    pub fn claim(
+        &mut self,
+        request: RequestId,
+        owner: ContainerId,
+        address: Interface,
+        deadline: Instant,
+        now: Instant,
+    ) {
+        self.with_ipam(now, |ipam| ipam.claim(request, owner, address, deadline, now));
+    }
+
+    /// Gives all addresses of a container back.
+    pub fn free(&mut self, request: RequestId, owner: &ContainerId, now: Instant) {
+        self.with_ipam(now, |ipam| ipam.free(request, owner, now));
+    }
+
+    /// Gives one address back.
+    pub fn free_address(&mut self, request: RequestId, owner: &ContainerId, address: IpAddr, now: Instant) {
+        self.with_ipam(now, |ipam| ipam.free_address(request, owner, address, now));
+    }
+
+    /// Waits until the ring exists.
+    pub fn prime(&mut self, request: RequestId, deadline: Instant, now: Instant) {
+        self.with_ipam(now, |ipam| ipam.prime(request, deadline, now));
+    }
+
+    /// Nobody waits for the answer any more; what is granted in between goes back.
+    pub fn cancel(&mut self, request: RequestId, now: Instant) {
+        self.with_ipam(now, |ipam| ipam.cancel(request, now));
+    }
+
+    /// Takes over the ranges of a peer that is gone for good.
+    pub fn take_over(&mut self, request: RequestId, dead: PeerName, now: Instant) {
+        self.with_ipam(now, |ipam| ipam.take_over(request, dead, now));
+    }
+
+    /// Hands all our ranges to another peer, before we go for good.
+    pub fn leave(&mut self, request: RequestId, now: Instant) {
+        self.with_ipam(now, |ipam| ipam.leave(request, now));
+    }
+
+    fn with_ipam(&mut self, now: Instant, act: impl FnOnce(&mut Ipam)) {
+        if let Some(ipam) = &mut self.ipam {
+            act(ipam);
+        }
+        dispatch::settle(self, now);
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.mesh.handle_timeout(now);
+        if let Some(ipam) = &mut self.ipam {
+            ipam.handle_timeout(now);
+        }
+        dispatch::settle(self, now);
+    }
+
+    /// The next effect.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When something is due, and what.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let forwarding = self.is_forwarding_stale.then_some((self.forwarding_not_before, "forwarding snapshot"));
+        let ipam = self.ipam.as_ref().and_then(Ipam::poll_timeout);
+        [self.mesh.poll_timeout(), ipam, forwarding].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// The mesh, to look at.
+    #[must_use]
+    pub const fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// The address ring, to look at; `None` when allocation is off.
+    #[must_use]
+    pub const fn ipam(&self) -> Option<&Ipam> {
+        self.ipam.as_ref()
+    }
+
+    /// The name table, to look at; `None` when names are off.
+    #[must_use]
+    pub const fn names(&self) -> Option<&Names> {
+        self.names.as_ref()
+    }
+
+    /// What `weave status` shows of the mesh.
+    #[must_use]
+    pub fn mesh_status(&self, now: Instant) -> MeshStatus {
+        self.mesh.status(now)
+    }
+
+    /// What `weave status` shows of the ring.
+    #[must_use]
+    pub fn ipam_status(&self) -> Option<IpamStatus> {
+        self.ipam.as_ref().map(Ipam::status)
+    }
+
+    /// Who is attached where.
+    pub fn attachments(&self) -> impl Iterator<Item = (PeerName, Mac, &Attachment)> {
+        self.attachments_by_peer
+            .iter()
+            .flat_map(|(peer, by_mac)| by_mac.iter().map(move |(mac, attachment)| (*peer, *mac, attachment)))
+    }
+}
+
+/// Gives every core randomness of its own from the one seed.
+fn derive(mut seed: [u8; 32], core: u8) -> [u8; 32] {
+    seed[31] ^= core;
+    seed
+}
