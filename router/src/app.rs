@@ -1,0 +1,458 @@
+//! From configuration to a running router, and back.
+//!
+//! The order of a start is that of what can be undone: first everything is checked and bound that leaves no trace
+//! (socket, port, store lock, overlap with host routes), then the bridge is made, last the threads run. Whatever
+//! fails says what and where, and takes back what this start made. The bridge and the containers' interfaces stay when
+//! the router stops, so that containers keep their addresses until it is back.
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+use weave_control::ListenConfig;
+use weave_hostnet::{BridgeSpec, Host, LinkIndex, names, tap::Tap, udp::Socket};
+use weave_link::{Credentials, LocalHello, StretchedPassword};
+use weave_mesh::Target;
+use weave_model::{Mac, Uid};
+use weave_names::{Domain, Snapshot};
+use weave_node::Node;
+use weave_worker::{Workers, WorkersConfig};
+
+use crate::{
+    clock,
+    config::{Config, IpamConfig},
+    engine::{Engine, Handle, Parts, Sources},
+    exit::{Exit, Fatal},
+    identity::{self, Local},
+    ops::{Ops, Setup},
+    quic::{
+        link::{Introduction, Linker},
+        socket::{QuicInbox, SharedSocket},
+        tls::Tls,
+    },
+    report::{DnsFacts, Facts},
+    store::{Part, Store},
+};
+
+/// The software version as peers and users see it.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Link events that may wait for the engine; senders wait beyond that, which slows their peers down.
+const LINK_EVENTS: usize = 1024;
+/// Commands that may wait for the engine.
+const COMMANDS: usize = 256;
+/// After a failure, when the bridge is brought in line again.
+const FDB_RETRY: Duration = Duration::from_secs(2);
+/// How long the goodbye to peers may take.
+const GOODBYE: Duration = Duration::from_millis(300);
+
+/// Runs the router until it is told to stop.
+pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+    let control = weave_control::Listener::bind(&ListenConfig::new(&config.socket))
+        .await
+        .map_err(|error| Fatal::error(error.exit(), error.to_string()))?;
+    let sockets = Socket::bind_group_at(config.listen, config.workers).map_err(|error| explain_port(&config, &error))?;
+    let store = Store::open(&config.db_prefix)?;
+    let local = Local::load(&store, config.name)?;
+    let host = Host::open().await?;
+    let warnings = match &config.ipam {
+        Some(ipam) => check_overlap(&host, ipam, &config.bridge).await?,
+        None => Vec::new(),
+    };
+    let names = Arc::new(ArcSwap::from_pointee(Snapshot::empty(domain_of(&config))));
+    let dns = start_dns(&config, &names).await?;
+    let bridge = Bridge::set_up(&host, &config, &local).await?;
+    let router = match start(&config, &local, store, &host, sockets, &bridge, names).await {
+        Ok(router) => router,
+        Err(error) => {
+            bridge.undo(&host).await;
+            return Err(error);
+        }
+    };
+    let facts = Arc::new(facts(&config, &bridge, dns.as_ref(), warnings));
+    let result = serve(&config, &local, router, host, &bridge, facts, control).await;
+    if let Some(dns) = dns {
+        dns.stop().await;
+    }
+    result
+}
+
+/// What runs once everything is set up.
+struct Router {
+    engine: Engine,
+    sources: Sources,
+    handle: Handle,
+    store: Store,
+    linker: Arc<Linker>,
+    endpoint: quinn::Endpoint,
+    remote_macs: watch::Receiver<BTreeSet<Mac>>,
+}
+
+/// The bridge and the data plane's port on it.
+struct Bridge {
+    name: String,
+    mac: Mac,
+    taps: std::sync::Mutex<Vec<Tap>>,
+    tap_port: LinkIndex,
+    /// Whether this start made the bridge, and so may take it away again.
+    is_ours_to_undo: bool,
+}
+
+impl Bridge {
+    async fn set_up(host: &Host, config: &Config, local: &Local) -> anyhow::Result<Self> {
+        let existed = host.link_index(&config.bridge).await?.is_some();
+        let mac = names::mac_from_seed(&[b"bridge", &local.name.0[..]].concat());
+        let spec =
+            BridgeSpec { name: config.bridge.clone(), mac: Some(mac), mtu: config.mtu.into(), ..BridgeSpec::default() };
+        let index = host.ensure_bridge(&spec).await?;
+        let made = async {
+            let taps = Tap::open_queues(names::TAP, config.workers).map_err(|error| explain_tap(&error))?;
+            let tap_port = host.ensure_tap_port(names::TAP, index).await?;
+            anyhow::Ok((taps, tap_port))
+        };
+        match made.await {
+            Ok((taps, tap_port)) => Ok(Self {
+                name: config.bridge.clone(),
+                mac,
+                taps: std::sync::Mutex::new(taps),
+                tap_port,
+                is_ours_to_undo: !existed,
+            }),
+            Err(error) => {
+                if !existed {
+                    remove_bridge(host, &config.bridge).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn take_taps(&self) -> Vec<Tap> {
+        std::mem::take(&mut *self.taps.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    async fn undo(&self, host: &Host) {
+        if self.is_ours_to_undo {
+            remove_bridge(host, &self.name).await;
+        }
+    }
+}
+
+async fn remove_bridge(host: &Host, name: &str) {
+    if let Err(error) = host.remove_link(name).await {
+        tracing::warn!(error = format!("{error:#}"), "the bridge of a failed start was not taken away");
+    }
+}
+
+/// Everything between the sockets and the engine.
+async fn start(
+    config: &Config,
+    local: &Local,
+    store: Store,
+    host: &Host,
+    sockets: Vec<Socket>,
+    bridge: &Bridge,
+    names: Arc<ArcSwap<Snapshot>>,
+) -> anyhow::Result<Router> {
+    let uid = Uid(clock::random_u64());
+    let node = start_node(config, local, uid, &store, host).await?;
+    let inbox = QuicInbox::default();
+    let (worker_events, workers_receiver) = mpsc::unbounded_channel();
+    let local_address = sockets.first().context("no socket")?.local_addr().context("the UDP socket has no address")?;
+    let for_quic = inbox.clone();
+    let workers = Workers::start(WorkersConfig {
+        local: local.name,
+        sockets,
+        taps: bridge.take_taps(),
+        quic: Box::new(move |datagram| {
+            for_quic.push(datagram.from, Bytes::copy_from_slice(datagram.bytes), datagram.segment_size);
+        }),
+        events: Box::new(move |event| drop(worker_events.send(event))),
+    })?;
+    let socket = SharedSocket::new(inbox, workers.udp_sender()?, local_address);
+    let endpoint = start_quic(socket)?;
+    let (link_events, links_receiver) = mpsc::channel(LINK_EVENTS);
+    let introduction = Introduction {
+        hello: hello(config, local, uid),
+        trusted: config.trusted_subnets.iter().map(|subnet| subnet.net()).collect(),
+    };
+    let credentials = Credentials {
+        identity: local.identity.clone(),
+        passwords: config.passwords.iter().map(StretchedPassword::new).collect(),
+    };
+    let linker = Linker::new(endpoint.clone(), credentials, introduction, link_events);
+    let (handle, tasks) = Handle::channel();
+    let (remote_macs, remote_macs_receiver) = watch::channel(BTreeSet::new());
+    let parts = Parts { node, store: store.clone(), workers, linker: Arc::clone(&linker), names, remote_macs };
+    Ok(Router {
+        engine: Engine::new(parts),
+        sources: Sources { links: links_receiver, workers: workers_receiver, tasks },
+        handle,
+        store,
+        linker,
+        endpoint,
+        remote_macs: remote_macs_receiver,
+    })
+}
+
+/// Runs engine, links and control API until a signal or a failure.
+async fn serve(
+    config: &Config,
+    local: &Local,
+    router: Router,
+    host: Host,
+    bridge: &Bridge,
+    facts: Arc<Facts>,
+    control: weave_control::Listener,
+) -> anyhow::Result<()> {
+    let Router { engine, sources, handle, store, linker, endpoint, remote_macs } = router;
+    let ops = Arc::new(Ops::new(Setup {
+        engine: handle,
+        host,
+        store,
+        facts,
+        bridge: config.bridge.clone(),
+        mtu: config.mtu,
+        local: local.name,
+        has_ipam: config.ipam.is_some(),
+    }));
+    let (stop_engine, engine_stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(engine.run(sources, async move {
+        // A dropped sender means the same.
+        let _ = engine_stopped.await;
+    }));
+    tokio::spawn(Arc::clone(&linker).accept_all());
+    tokio::spawn(keep_fdb(Arc::clone(&ops), bridge.tap_port, remote_macs));
+    ops.restore().await?;
+    tokio::spawn(Arc::clone(&ops).sweep());
+    let (commands, commands_receiver) = mpsc::channel(COMMANDS);
+    tokio::spawn(Arc::clone(&ops).serve(commands_receiver));
+    let (stop_control, control_stopped) = tokio::sync::oneshot::channel::<()>();
+    let controlling = tokio::spawn(weave_control::serve(control, commands, async move {
+        let _ = control_stopped.await;
+    }));
+    tracing::info!(name = %local.name, nickname = config.nickname, port = config.listen.port(), "router is ready");
+
+    let mut running = running;
+    let result = tokio::select! {
+        stopped = told_to_stop() => stopped,
+        failed = &mut running => failed.context("the engine panicked").and_then(|result| result),
+    };
+    tracing::info!("router is stopping");
+    let _ = stop_control.send(());
+    let _ = stop_engine.send(());
+    let _ = controlling.await;
+    if !running.is_finished() {
+        running.await.context("the engine panicked")??;
+    }
+    endpoint.close(0u32.into(), b"router is stopping");
+    let _ = tokio::time::timeout(GOODBYE, endpoint.wait_idle()).await;
+    result
+}
+
+async fn told_to_stop() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Brings the bridge in line with where stations are, whenever that changes.
+async fn keep_fdb(ops: Arc<Ops>, port: LinkIndex, mut macs: watch::Receiver<BTreeSet<Mac>>) {
+    loop {
+        let wanted = macs.borrow_and_update().clone();
+        let is_done = ops.reconcile_fdb(port, &wanted).await;
+        let next = async { macs.changed().await.is_ok() };
+        let go_on = if is_done {
+            next.await
+        } else {
+            // Try again soon, or at once when something new is wanted.
+            tokio::time::timeout(FDB_RETRY, next).await.unwrap_or(true)
+        };
+        if !go_on {
+            return;
+        }
+    }
+}
+
+async fn start_node(config: &Config, local: &Local, uid: Uid, store: &Store, host: &Host) -> anyhow::Result<Node> {
+    let addresses = host
+        .underlay_addresses()
+        .await?
+        .into_iter()
+        .filter(|address| config.listen.ip().is_unspecified() || *address == config.listen.ip())
+        .map(|address| SocketAddr::new(address, config.listen.port()))
+        .collect();
+    let targets = if config.resume { resumed_targets(store)? } else { config.targets.clone() };
+    let texts: Vec<String> = targets.iter().map(ToString::to_string).collect();
+    identity::save_targets(store, &texts)?;
+    let mesh = weave_mesh::Config {
+        name: local.name,
+        uid,
+        public_key: local.identity.public_key(),
+        nickname: config.nickname.clone(),
+        incarnation: local.incarnation,
+        version: VERSION.to_owned(),
+        listen_port: config.listen.port(),
+        discovery: config.discovery,
+        conn_limit: config.conn_limit,
+        targets,
+        addresses,
+        ..weave_mesh::Config::default()
+    };
+    let ipam = config.ipam.as_ref().map(|ipam| weave_ipam::Config {
+        local: local.name,
+        ranges: ipam.ranges.clone(),
+        default_subnets: ipam.default_subnets.clone(),
+        init: ipam.init.clone(),
+        store_id: local.store_id,
+    });
+    let node = weave_node::Config {
+        mesh,
+        ipam,
+        restored: store.read_all(Part::Ipam)?,
+        domain: config.dns.as_ref().map(|dns| dns.domain.clone()),
+    };
+    Node::new(node, clock::seed(), clock::now()).map_err(|error| Fatal::error(Exit::Store, error.to_string()))
+}
+
+fn resumed_targets(store: &Store) -> anyhow::Result<Vec<Target>> {
+    let texts = identity::load_targets(store)?;
+    Ok(texts.iter().filter_map(|text| text.parse().ok()).collect())
+}
+
+fn hello(config: &Config, local: &Local, uid: Uid) -> LocalHello {
+    LocalHello {
+        name: local.name,
+        uid,
+        incarnation: local.incarnation,
+        nickname: config.nickname.clone(),
+        listen_port: config.listen.port(),
+        software: format!("weaver {VERSION}"),
+        aes_hardware: weave_sleeve::has_aes_hardware(),
+        trusts_remote: false,
+        sleeve_index: 0,
+        features: 0,
+    }
+}
+
+fn start_quic(socket: SharedSocket) -> anyhow::Result<quinn::Endpoint> {
+    let tls = Tls::new()?;
+    let mut config = quinn::EndpointConfig::default();
+    // The fixed bit is what tells QUIC and sleeve apart (RFC 9443): it must stay set.
+    config.grease_quic_bit(false);
+    let mut endpoint = quinn::Endpoint::new_with_abstract_socket(
+        config,
+        Some(tls.server),
+        Arc::new(socket),
+        Arc::new(quinn::TokioRuntime),
+    )
+    .context("cannot start QUIC")?;
+    endpoint.set_default_client_config(tls.client);
+    Ok(endpoint)
+}
+
+fn domain_of(config: &Config) -> Domain {
+    config.dns.as_ref().map(|dns| dns.domain.clone()).unwrap_or_default()
+}
+
+async fn start_dns(config: &Config, names: &Arc<ArcSwap<Snapshot>>) -> anyhow::Result<Option<weave_dns::Server>> {
+    let Some(dns) = &config.dns else { return Ok(None) };
+    let server = weave_dns::Server::start(
+        weave_dns::DnsConfig {
+            listen: vec![dns.listen],
+            domain: dns.domain.clone(),
+            ttl: dns.ttl,
+            upstreams: weave_dns::Upstreams::ResolvConf(dns.resolv_conf.clone()),
+            ..weave_dns::DnsConfig::default()
+        },
+        Arc::clone(names),
+    )
+    .await?;
+    Ok(Some(server))
+}
+
+fn facts(config: &Config, bridge: &Bridge, dns: Option<&weave_dns::Server>, warnings: Vec<String>) -> Facts {
+    Facts {
+        nickname: config.nickname.clone(),
+        port: config.listen.port(),
+        encryption: !config.passwords.is_empty(),
+        trusted_subnets: config.trusted_subnets.clone(),
+        started: clock::now(),
+        bridge_mac: bridge.mac,
+        default_subnets: config.ipam.as_ref().map(|ipam| ipam.default_subnets.clone()).unwrap_or_default(),
+        dns: config.dns.as_ref().zip(dns).map(|(dns, server)| DnsFacts {
+            domain: dns.domain.to_string(),
+            listen: server.local_addrs().iter().map(ToString::to_string).collect(),
+            upstream: dns.resolv_conf.display().to_string(),
+            ttl: u32::try_from(dns.ttl.as_secs()).unwrap_or(u32::MAX),
+        }),
+        warnings,
+    }
+}
+
+/// Refuses the default range where the host already routes part of it; an explicit range is only warned of.
+async fn check_overlap(host: &Host, ipam: &IpamConfig, bridge: &str) -> anyhow::Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    for range in &ipam.ranges {
+        let Some(route) = host.overlapping_route(*range).await? else { continue };
+        if route.device.as_deref() == Some(bridge) {
+            continue;
+        }
+        let message = format!("the address range {range} overlaps the host's route {route}");
+        if !ipam.is_explicit {
+            return Err(Fatal::error(
+                Exit::Conflict,
+                format!("{message}; give an --ipalloc-range that is free on all hosts"),
+            ));
+        }
+        tracing::warn!("{message}");
+        warnings.push(message);
+    }
+    Ok(warnings)
+}
+
+fn explain_port(config: &Config, error: &std::io::Error) -> anyhow::Error {
+    let (listen, port) = (config.listen, config.listen.port());
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => Fatal::error(
+            Exit::Conflict,
+            format!("UDP port {port} is in use by another program; stop it, or give another --port"),
+        ),
+        std::io::ErrorKind::AddrNotAvailable => Fatal::error(
+            Exit::Usage,
+            format!("this host has no address {}; give --host an address of its own", listen.ip()),
+        ),
+        std::io::ErrorKind::PermissionDenied => Fatal::error(
+            Exit::Permission,
+            format!("not permitted to listen on UDP port {port}; run weaver as root, or give a --port above 1023"),
+        ),
+        _ => Fatal::error(Exit::Failed, format!("cannot listen on UDP {listen}: {error}")),
+    }
+}
+
+fn explain_tap(error: &std::io::Error) -> anyhow::Error {
+    let name = names::TAP;
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => Fatal::error(
+            Exit::Permission,
+            format!("not permitted to make the interface {name}; run weaver as root (it needs CAP_NET_ADMIN)"),
+        ),
+        std::io::ErrorKind::NotFound => Fatal::error(
+            Exit::Failed,
+            format!("cannot make the interface {name}: this host has no /dev/net/tun; load the kernel module tun"),
+        ),
+        std::io::ErrorKind::ResourceBusy => Fatal::error(
+            Exit::Conflict,
+            format!("the interface {name} is in use by another weaver in this network namespace; stop that one"),
+        ),
+        _ => Fatal::error(Exit::Failed, format!("cannot make the interface {name}: {error}")),
+    }
+}

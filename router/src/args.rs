@@ -1,0 +1,125 @@
+//! The command line of `weaver`, as clap sees it. `config.rs` turns it into values that are valid.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Parser;
+
+/// The range that Weave Net has always used.
+pub(crate) const DEFAULT_RANGE: &str = "10.32.0.0/12";
+
+/// The router of an encrypted mesh network for containers.
+///
+/// Finds its peers, carries container traffic between hosts, allocates addresses and answers names. Runs in the
+/// foreground; `weave launch` starts it in the background.
+#[derive(Debug, Parser)]
+#[command(name = "weaver", version, after_help = crate::exit::table())]
+pub(crate) struct Args {
+    /// Hosts to connect to, as HOST[:PORT]; one that is reachable is enough, the others are found through it
+    #[arg(value_name = "PEER")]
+    pub(crate) peers: Vec<String>,
+
+    /// Bind control and data sockets to this local address instead of all
+    #[arg(long, value_name = "ADDRESS", help_heading = "Mesh")]
+    pub(crate) host: Option<std::net::IpAddr>,
+
+    /// UDP port for control and data
+    #[arg(long, default_value_t = weave_model::DEFAULT_PORT, help_heading = "Mesh")]
+    pub(crate) port: u16,
+
+    /// Name of this router in the mesh, six bytes like a MAC address; made from its key unless given
+    #[arg(long, value_name = "MAC", help_heading = "Mesh")]
+    pub(crate) name: Option<String>,
+
+    /// What people call this router; the host name unless given
+    #[arg(long, help_heading = "Mesh")]
+    pub(crate) nickname: Option<String>,
+
+    /// Password that all routers share (visible to local users in the process list: prefer --password-file)
+    #[arg(long, help_heading = "Mesh", env = "WEAVE_PASSWORD", hide_env_values = true)]
+    pub(crate) password: Option<String>,
+
+    /// File with the password; may be given up to four times while a password is being changed: the first
+    /// is used to connect, all are accepted
+    #[arg(long, value_name = "FILE", help_heading = "Mesh")]
+    pub(crate) password_file: Vec<PathBuf>,
+
+    /// Subnets of the underlay in which data may travel unencrypted, if the other end says so too
+    #[arg(long, value_name = "SUBNETS", value_delimiter = ',', help_heading = "Mesh")]
+    pub(crate) trusted_subnets: Vec<String>,
+
+    /// Stop connecting at this many links; 0 is no limit
+    #[arg(long, default_value_t = 200, value_name = "N", help_heading = "Mesh")]
+    pub(crate) conn_limit: usize,
+
+    /// Connect only to the peers given, not to those found through them
+    #[arg(long, help_heading = "Mesh")]
+    pub(crate) no_discovery: bool,
+
+    /// Connect to the peers of the last run instead of peers given here
+    #[arg(long, help_heading = "Mesh", conflicts_with = "peers")]
+    pub(crate) resume: bool,
+
+    /// MTU of the bridge and of container interfaces, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 1376, help_heading = "Data plane")]
+    pub(crate) mtu: u16,
+
+    /// Name of the bridge that containers are attached to
+    #[arg(long, default_value = "weave", hide = true, help_heading = "Data plane")]
+    pub(crate) weave_bridge: String,
+
+    /// Data-plane threads; 0 is one for each core, at most four
+    #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Data plane")]
+    pub(crate) workers: usize,
+
+    /// Address ranges that the mesh manages, separated by commas; an empty value turns address allocation off
+    #[arg(long, default_value = DEFAULT_RANGE, value_name = "CIDRS", help_heading = "Addresses")]
+    pub(crate) ipalloc_range: String,
+
+    /// Subnet that addresses are taken from unless one is asked for; the whole range unless given
+    #[arg(long, value_name = "CIDR", help_heading = "Addresses")]
+    pub(crate) ipalloc_default_subnet: Option<String>,
+
+    /// How the address ring is started: consensus[=N] (N routers at first), seed=NAME,NAME,… or observer
+    #[arg(long, value_name = "MODE", help_heading = "Addresses")]
+    pub(crate) ipalloc_init: Option<String>,
+
+    /// Turn the name service off
+    #[arg(long, help_heading = "Names")]
+    pub(crate) no_dns: bool,
+
+    /// Domain of container names
+    #[arg(long, default_value = "weave.local.", value_name = "DOMAIN", help_heading = "Names")]
+    pub(crate) dns_domain: String,
+
+    /// Address and port on which names are answered, over UDP and TCP
+    #[arg(long, default_value = "0.0.0.0:53", value_name = "ADDRESS:PORT", help_heading = "Names")]
+    pub(crate) dns_listen_address: SocketAddr,
+
+    /// Time for which answers may be kept by others, in seconds
+    #[arg(long, default_value_t = 1, value_name = "SECONDS", help_heading = "Names")]
+    pub(crate) dns_ttl: u32,
+
+    /// Where the upstream name servers are listed
+    #[arg(long, default_value = "/etc/resolv.conf", value_name = "FILE", help_heading = "Names")]
+    pub(crate) resolv_conf: PathBuf,
+
+    /// Directory of the control socket
+    #[arg(long, default_value = "/run/weave", value_name = "DIR", env = "WEAVE_RUN_DIR", help_heading = "Host")]
+    pub(crate) run_dir: PathBuf,
+
+    /// Control socket, if it is to lie elsewhere than in the run directory
+    #[arg(long, value_name = "SOCKET", env = "WEAVE_HTTP_ADDR", help_heading = "Host")]
+    pub(crate) http_addr: Option<PathBuf>,
+
+    /// Where state is kept: the store is the directory PREFIX-data
+    #[arg(long, default_value = "/var/lib/weave/weave", value_name = "PREFIX", help_heading = "Host")]
+    pub(crate) db_prefix: PathBuf,
+
+    /// How much to log: error, warn, info, debug, trace
+    #[arg(long, default_value = "info", value_name = "LEVEL", help_heading = "Host")]
+    pub(crate) log_level: String,
+
+    /// Print the name that this router has or would have, and exit
+    #[arg(long, help_heading = "Host")]
+    pub(crate) print_peer_name: bool,
+}

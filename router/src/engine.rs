@@ -1,0 +1,325 @@
+//! The one task that owns the node: inputs in, outputs carried out in order.
+//!
+//! 1. Take what is waiting: link events, data-plane events, requests, the node's own deadline. At most
+//!    [`MAX_INPUTS`] at a time, so that no source starves the others.
+//! 2. Drain the node's outputs.
+//! 3. If any of them is to be kept, write and flush the store, once for all, before any other output is acted on.
+//!    An acknowledgement therefore never leaves before what it rests on is on disk.
+//! 4. Carry the outputs out in order. None of this waits for the network: messages go to the outbox of their link.
+
+mod links;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::AbortHandle,
+};
+use weave_ipam::{Refusal, Reply, RequestId};
+use weave_mesh::{DialId, Overlay, OverlayKind};
+use weave_model::{LinkId, Mac};
+use weave_node::{Node, Output};
+use weave_worker::{WorkerEvent, Workers};
+
+use self::links::LiveLink;
+use crate::{
+    clock,
+    quic::link::{LinkEvent, Linker},
+    store::{Change, Part, Store},
+};
+
+/// Inputs taken before outputs are carried out and other sources get their turn.
+const MAX_INPUTS: usize = 64;
+
+/// What the engine is made of.
+pub(crate) struct Parts {
+    pub(crate) node: Node,
+    pub(crate) store: Store,
+    pub(crate) workers: Workers,
+    pub(crate) linker: Arc<Linker>,
+    pub(crate) names: Arc<ArcSwap<weave_names::Snapshot>>,
+    pub(crate) remote_macs: watch::Sender<BTreeSet<Mac>>,
+}
+
+/// Where the engine's inputs come from.
+pub(crate) struct Sources {
+    pub(crate) links: mpsc::Receiver<LinkEvent>,
+    pub(crate) workers: mpsc::UnboundedReceiver<WorkerEvent>,
+    pub(crate) tasks: mpsc::Receiver<Task>,
+}
+
+/// Something to be done with the engine's state, by whoever needs it; see [`Handle`].
+type Task = Box<dyn FnOnce(&mut Engine, Instant) + Send>;
+
+/// The daemon's state and everything that it acts through.
+pub(crate) struct Engine {
+    pub(crate) node: Node,
+    pub(crate) workers: Workers,
+    pub(crate) counters: Counters,
+    store: Store,
+    linker: Arc<Linker>,
+    names: Arc<ArcSwap<weave_names::Snapshot>>,
+    remote_macs: watch::Sender<BTreeSet<Mac>>,
+    links: BTreeMap<LinkId, LiveLink>,
+    dials: BTreeMap<DialId, AbortHandle>,
+    requests: BTreeMap<RequestId, oneshot::Sender<Result<Reply, Refusal>>>,
+    next_request: u64,
+}
+
+/// What the engine counts of itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counters {
+    /// Links that have ended.
+    pub(crate) terminations: u64,
+    /// Connections that were refused in the handshake.
+    pub(crate) refused_links: u64,
+    /// Facts and messages of peers that a core refused.
+    pub(crate) refused_inputs: u64,
+}
+
+/// Lets other tasks work with the engine's state, one at a time.
+#[derive(Clone)]
+pub(crate) struct Handle(mpsc::Sender<Task>);
+
+/// The engine has stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stopped;
+
+impl Handle {
+    /// A handle and the end that the engine reads. 256 tasks may wait; who sends more waits.
+    pub(crate) fn channel() -> (Self, mpsc::Receiver<Task>) {
+        let (sender, receiver) = mpsc::channel(256);
+        (Self(sender), receiver)
+    }
+
+    /// Runs `work` on the engine and gives its result, after everything that it made durable is on disk.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Engine, Instant) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let (sender, receiver) = oneshot::channel();
+        let task: Task = Box::new(move |engine, now| {
+            // Nobody waits any more: the work is done all the same.
+            let _ = sender.send(work(engine, now));
+        });
+        self.0.send(task).await.map_err(|_| Stopped)?;
+        receiver.await.map_err(|_| Stopped)
+    }
+
+    /// Asks the ring for something and waits for its answer. When the caller stops waiting, the request is withdrawn.
+    pub(crate) async fn ask_ring(
+        &self,
+        ask: impl FnOnce(&mut Node, RequestId, Instant) + Send + 'static,
+    ) -> Result<Result<Reply, Refusal>, Stopped> {
+        let (id, receiver) = self.run(move |engine, now| engine.ask_ring(ask, now)).await?;
+        let mut guard = Withdraw { handle: self.clone(), id: Some(id) };
+        let answer = receiver.await;
+        guard.id = None;
+        answer.map_err(|_| Stopped)
+    }
+}
+
+/// Cancels a request when it is dropped before the answer came.
+struct Withdraw {
+    handle: Handle,
+    id: Option<RequestId>,
+}
+
+impl Drop for Withdraw {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            let sender = self.handle.0.clone();
+            tokio::spawn(async move {
+                let cancel: Task = Box::new(move |engine, now| engine.cancel(id, now));
+                // A stopped engine has nothing to cancel.
+                let _ = sender.send(cancel).await;
+            });
+        }
+    }
+}
+
+impl Engine {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            node: parts.node,
+            workers: parts.workers,
+            counters: Counters::default(),
+            store: parts.store,
+            linker: parts.linker,
+            names: parts.names,
+            remote_macs: parts.remote_macs,
+            links: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            next_request: 1,
+        }
+    }
+
+    /// Runs until `stop` completes or something fails that cannot be lived with, which is only the store.
+    pub(crate) async fn run(
+        mut self,
+        mut sources: Sources,
+        stop: impl Future<Output = ()>,
+    ) -> anyhow::Result<()> {
+        tokio::pin!(stop);
+        self.carry_out()?;
+        loop {
+            let deadline = self.node.poll_timeout();
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                () = sleep_until(deadline.map(|(at, _)| at)) => self.node.handle_timeout(clock::now()),
+                Some(event) = sources.workers.recv() => self.on_worker(event),
+                Some(event) = sources.links.recv() => self.on_link(event),
+                Some(task) = sources.tasks.recv() => task(&mut self, clock::now()),
+            }
+            for _ in 1..MAX_INPUTS {
+                if !self.take_waiting(&mut sources) {
+                    break;
+                }
+            }
+            self.carry_out()?;
+        }
+        self.close_all();
+        Ok(())
+    }
+
+    /// Takes one input of each kind if any is waiting; tells whether there was one.
+    fn take_waiting(&mut self, sources: &mut Sources) -> bool {
+        let mut any = false;
+        if let Ok(event) = sources.workers.try_recv() {
+            self.on_worker(event);
+            any = true;
+        }
+        if let Ok(event) = sources.links.try_recv() {
+            self.on_link(event);
+            any = true;
+        }
+        if let Ok(task) = sources.tasks.try_recv() {
+            task(self, clock::now());
+            any = true;
+        }
+        any
+    }
+
+    fn ask_ring(
+        &mut self,
+        ask: impl FnOnce(&mut Node, RequestId, Instant),
+        now: Instant,
+    ) -> (RequestId, oneshot::Receiver<Result<Reply, Refusal>>) {
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        let (sender, receiver) = oneshot::channel();
+        self.requests.insert(id, sender);
+        ask(&mut self.node, id, now);
+        (id, receiver)
+    }
+
+    fn cancel(&mut self, id: RequestId, now: Instant) {
+        self.requests.remove(&id);
+        self.node.cancel(id, now);
+    }
+
+    fn on_worker(&mut self, event: WorkerEvent) {
+        let now = clock::now();
+        let (link, up, mtu, rtt) = match event {
+            WorkerEvent::LinkUp { link, mtu, rtt } => (link, true, mtu, rtt),
+            WorkerEvent::LinkMtu { link, mtu } => {
+                let rtt = self.links.get(&link).map(LiveLink::rtt).unwrap_or_default();
+                (link, true, mtu, rtt)
+            }
+            WorkerEvent::LinkDown { link, reason } => {
+                tracing::warn!(%link, %reason, "data path lost");
+                (link, false, 0, std::time::Duration::ZERO)
+            }
+            WorkerEvent::LinkMoved { link, remote } => {
+                tracing::info!(%link, %remote, "the other end has a new address");
+                return;
+            }
+        };
+        if self.links.contains_key(&link) {
+            self.node.handle_overlay(link, Overlay { kind: OverlayKind::Sleeve, up, mtu, rtt }, now);
+        }
+    }
+
+    /// Carries out everything that the node wants done.
+    fn carry_out(&mut self) -> anyhow::Result<()> {
+        loop {
+            let outputs: Vec<Output> = std::iter::from_fn(|| self.node.poll_output()).collect();
+            if outputs.is_empty() {
+                return Ok(());
+            }
+            self.keep(&outputs)?;
+            for output in outputs {
+                self.act(output);
+            }
+        }
+    }
+
+    /// Makes durable what has to be, in one flush.
+    fn keep(&self, outputs: &[Output]) -> anyhow::Result<()> {
+        let mut changes = Vec::new();
+        for output in outputs {
+            match output {
+                Output::Persist(writes) => changes.extend(writes.iter().map(|write| Change {
+                    part: Part::Ipam,
+                    key: write.key.clone(),
+                    value: write.value.clone(),
+                })),
+                Output::Incarnation(incarnation) => changes.push(Change {
+                    part: Part::Router,
+                    key: crate::identity::INCARNATION.as_bytes().to_vec(),
+                    value: Some(incarnation.to_le_bytes().to_vec()),
+                }),
+                _ => {}
+            }
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        tokio::task::block_in_place(|| self.store.write(&changes))
+            .context("cannot keep the state; stopping, so that nothing is acknowledged that could be forgotten")
+    }
+
+    fn act(&mut self, output: Output) {
+        match output {
+            Output::Transmit { link, bytes } => self.transmit(link, bytes),
+            Output::Dial { dial, target } => self.dial(dial, target),
+            Output::AbandonDial { dial } => self.abandon(dial),
+            Output::CloseLink { link, reason } => self.close(link, &reason.to_string()),
+            Output::LinkAdopted { link, .. } => self.adopt(link),
+            Output::Persist(_) => {}
+            Output::Incarnation(incarnation) => self.linker.set_incarnation(incarnation),
+            Output::Reply { request, result } => {
+                if let Some(waiting) = self.requests.remove(&request) {
+                    // Who stopped waiting has withdrawn the request, or is about to.
+                    let _ = waiting.send(result);
+                }
+            }
+            Output::Forwarding(forwarding) => self.workers.publish(forwarding),
+            Output::RemoteMacs(macs) => {
+                self.remote_macs.send_replace(macs);
+            }
+            Output::Names(snapshot) => self.names.store(snapshot),
+            Output::PeerJoined { peer, nickname } => tracing::info!(%peer, nickname, "peer joined"),
+            Output::PeerLeft { peer } => tracing::info!(%peer, "peer left"),
+            Output::Refused(refused) => {
+                self.counters.refused_inputs += 1;
+                tracing::warn!(peer = %refused.peer, what = refused.what, why = refused.why, "refused");
+            }
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

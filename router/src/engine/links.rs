@@ -1,0 +1,186 @@
+//! The engine's links and dials.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use weave_link::{DataKeys, Encryption};
+use weave_mesh::{DialId, LinkInfo, Retry, Side, Target};
+use weave_model::{LinkId, PeerName};
+use weave_sleeve::{LinkKeys, LinkParams, Suite};
+
+use super::Engine;
+use crate::{
+    clock,
+    quic::link::{Farewell, LinkEvent, OUTBOX, OpenedLink},
+};
+
+/// A link that the mesh may use.
+pub(super) struct LiveLink {
+    connection: quinn::Connection,
+    peer: PeerName,
+    outbox: mpsc::Sender<Bytes>,
+    farewell: Farewell,
+    /// Whether the mesh was told to hold back.
+    is_blocked: Arc<AtomicBool>,
+    /// What the workers need once the mesh has adopted the link.
+    data: Option<LinkParams>,
+}
+
+impl LiveLink {
+    pub(super) fn rtt(&self) -> Duration {
+        self.connection.rtt()
+    }
+}
+
+impl Engine {
+    pub(super) fn on_link(&mut self, event: LinkEvent) {
+        let now = clock::now();
+        match event {
+            LinkEvent::Opened(opened) => self.on_opened(*opened),
+            LinkEvent::Message { link, bytes } => {
+                if !self.links.contains_key(&link) {
+                    return;
+                }
+                if let Err(error) = self.node.handle_message(link, &bytes, now) {
+                    tracing::warn!(%link, %error, "closing a link");
+                    self.cut(link, &error.to_string());
+                }
+            }
+            LinkEvent::Drained { link } => {
+                if self.links.contains_key(&link) {
+                    self.node.handle_link_blocked(link, false, now);
+                }
+            }
+            LinkEvent::Closed { link, reason } => self.drop_link(link, &reason),
+            LinkEvent::DialFailed { dial, failure } => {
+                self.dials.remove(&dial);
+                let is_final = failure.retry == Retry::Never;
+                tracing::debug!(reason = failure.text, is_final, "cannot connect");
+                self.node.handle_dial_failed(dial, failure, now);
+            }
+            LinkEvent::Refused { remote, reason } => {
+                self.counters.refused_links += 1;
+                tracing::warn!(%remote, reason, "refused a connection");
+            }
+        }
+    }
+
+    fn on_opened(&mut self, opened: OpenedLink) {
+        let OpenedLink { link, dial, remote, established, sleeve_index, connection, outbox, farewell, is_blocked } = opened;
+        let hello = &established.remote;
+        let info = LinkInfo {
+            peer: hello.name,
+            uid: hello.uid,
+            public_key: hello.public_key,
+            nickname: hello.nickname.clone(),
+            incarnation: hello.incarnation,
+            listen_port: hello.listen_port,
+            side: dial.map_or(Side::Accepted, Side::Dialed),
+            remote,
+            tiebreak: established.tiebreak,
+            encrypted: matches!(established.encryption, Encryption::Encrypted { .. }),
+        };
+        tracing::debug!(%link, peer = %info.peer, %remote, "link opened");
+        let data = LinkParams {
+            link,
+            peer: hello.name,
+            remote,
+            local_index: sleeve_index,
+            remote_index: hello.sleeve_index,
+            keys: data_keys(&established.encryption, &established.keys),
+        };
+        self.links.insert(link, LiveLink { connection, peer: data.peer, outbox, farewell, is_blocked, data: Some(data) });
+        self.node.handle_link_opened(link, info, clock::now());
+    }
+
+    /// Who is at the other end of a link.
+    pub(crate) fn peer_of(&self, link: LinkId) -> Option<PeerName> {
+        self.links.get(&link).map(|live| live.peer)
+    }
+
+    /// The mesh keeps the link: let it carry data.
+    pub(super) fn adopt(&mut self, link: LinkId) {
+        if let Some(data) = self.links.get_mut(&link).and_then(|live| live.data.take()) {
+            self.workers.add_link(data);
+        }
+    }
+
+    pub(super) fn transmit(&mut self, link: LinkId, bytes: Bytes) {
+        let Some(live) = self.links.get(&link) else { return };
+        if live.outbox.try_send(bytes).is_err() {
+            if live.connection.close_reason().is_none() {
+                self.cut(link, "the link does not keep up");
+            }
+        } else if live.outbox.capacity() < OUTBOX / 4 && !live.is_blocked.swap(true, Ordering::AcqRel) {
+            self.node.handle_link_blocked(link, true, clock::now());
+        }
+    }
+
+    pub(super) fn dial(&mut self, dial: DialId, target: Target) {
+        let task = tokio::spawn(Arc::clone(&self.linker).dial(dial, target));
+        self.dials.insert(dial, task.abort_handle());
+    }
+
+    pub(super) fn abandon(&mut self, dial: DialId) {
+        if let Some(task) = self.dials.remove(&dial) {
+            task.abort();
+        }
+    }
+
+    /// Closes a link that the mesh has given up, once what was said on it has arrived.
+    pub(super) fn close(&mut self, link: LinkId, reason: &str) {
+        let Some(live) = self.links.remove(&link) else { return };
+        tracing::debug!(%link, reason, "closing a link");
+        self.counters.terminations += 1;
+        self.workers.remove_link(link);
+        live.farewell.set(reason);
+        // Dropping the outbox lets the writer finish.
+        drop(live.outbox);
+    }
+
+    /// Closes a link whose other end misbehaves, and tells the mesh.
+    fn cut(&mut self, link: LinkId, reason: &str) {
+        if let Some(live) = self.links.get(&link) {
+            live.connection.close(1u32.into(), reason.as_bytes());
+        }
+        self.drop_link(link, reason);
+    }
+
+    fn drop_link(&mut self, link: LinkId, reason: &str) {
+        if self.links.remove(&link).is_none() {
+            return;
+        }
+        self.counters.terminations += 1;
+        tracing::debug!(%link, reason, "link ended");
+        self.workers.remove_link(link);
+        self.node.handle_link_closed(link, reason, clock::now());
+    }
+
+    pub(super) fn close_all(&mut self) {
+        for live in self.links.values() {
+            live.connection.close(0u32.into(), b"router is stopping");
+        }
+    }
+}
+
+/// The sleeve derives its keys by lane and epoch from one secret for each direction.
+fn data_keys(encryption: &Encryption, keys: &DataKeys) -> Option<LinkKeys> {
+    match encryption {
+        Encryption::Encrypted { suite } => Some(LinkKeys {
+            suite: match suite {
+                weave_link::Suite::Aes256Gcm => Suite::Aes256Gcm,
+                weave_link::Suite::ChaCha20Poly1305 => Suite::ChaCha20Poly1305,
+            },
+            send_secret: *keys.sleeve_send(0, 0).expose(),
+            receive_secret: *keys.sleeve_receive(0, 0).expose(),
+        }),
+        Encryption::OpenMesh | Encryption::TrustedSubnets => None,
+    }
+}

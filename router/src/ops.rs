@@ -1,0 +1,251 @@
+//! Operations that touch both the node and the host: attach, detach, expose, hide.
+//!
+//! Each is all or nothing. The order is always: addresses from the ring, the interface in the kernel, the record in
+//! the store, then what the mesh is told. A failure takes back the steps before it, in reverse.
+
+mod attach;
+mod commands;
+mod expose;
+mod record;
+mod restore;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::Mutex;
+use weave_api::{ApiError, ErrorCode};
+use weave_hostnet::{Host, LinkIndex};
+use weave_ipam::{Refusal, Reply};
+use weave_model::{AddressSpec, ContainerId, Interface, Mac, PeerName};
+
+pub(crate) use self::record::Record;
+use crate::{
+    clock,
+    engine::{Handle, Stopped},
+    report::Facts,
+    store::Store,
+};
+
+/// What the operations need.
+pub(crate) struct Ops {
+    engine: Handle,
+    host: Host,
+    store: Store,
+    facts: Arc<Facts>,
+    bridge: String,
+    mtu: u16,
+    local: PeerName,
+    has_ipam: bool,
+    /// What is attached here, as the store has it.
+    records: StdMutex<BTreeMap<ContainerId, Record>>,
+    /// Host operations run one at a time: two on one container would undo each other's work.
+    exclusive: Mutex<()>,
+}
+
+/// What [`Ops::new`] takes.
+pub(crate) struct Setup {
+    pub(crate) engine: Handle,
+    pub(crate) host: Host,
+    pub(crate) store: Store,
+    pub(crate) facts: Arc<Facts>,
+    pub(crate) bridge: String,
+    pub(crate) mtu: u16,
+    pub(crate) local: PeerName,
+    pub(crate) has_ipam: bool,
+}
+
+impl Ops {
+    pub(crate) fn new(setup: Setup) -> Self {
+        let Setup { engine, host, store, facts, bridge, mtu, local, has_ipam } = setup;
+        let records = StdMutex::new(BTreeMap::new());
+        Self { engine, host, store, facts, bridge, mtu, local, has_ipam, records, exclusive: Mutex::new(()) }
+    }
+
+    fn records(&self) -> std::sync::MutexGuard<'_, BTreeMap<ContainerId, Record>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything attached here, in the order of ids.
+    pub(crate) fn attached(&self) -> Vec<Record> {
+        self.records().values().cloned().collect()
+    }
+
+    /// Makes the bridge send frames for these stations to the tunnel; tells whether it worked.
+    pub(crate) async fn reconcile_fdb(&self, port: LinkIndex, wanted: &BTreeSet<Mac>) -> bool {
+        match self.host.reconcile_bridge_fdb(port, wanted).await {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "cannot bring the bridge's FDB in line; trying again");
+                false
+            }
+        }
+    }
+
+    /// Gets the addresses that were asked for. On failure, those that were new go back.
+    async fn obtain(
+        &self,
+        owner: &ContainerId,
+        specs: &[AddressSpec],
+        timeout: Duration,
+    ) -> Result<Obtained, ApiError> {
+        let held = self.held(owner).await?;
+        let mut obtained = Obtained::new(self.engine.clone(), owner.clone());
+        let specs = if specs.is_empty() { &[AddressSpec::NetDefault] } else { specs };
+        for spec in specs {
+            match self.obtain_one(owner, *spec, timeout).await {
+                Ok(addresses) => {
+                    for address in addresses {
+                        if self.has_ipam && !held.contains(&address) {
+                            obtained.fresh.push(address);
+                        }
+                        obtained.all.push(address);
+                    }
+                }
+                Err(error) => {
+                    self.return_fresh(obtained).await;
+                    return Err(error);
+                }
+            }
+        }
+        obtained.all.sort();
+        obtained.all.dedup();
+        Ok(obtained)
+    }
+
+    async fn obtain_one(
+        &self,
+        owner: &ContainerId,
+        spec: AddressSpec,
+        timeout: Duration,
+    ) -> Result<Vec<Interface>, ApiError> {
+        let owner = owner.clone();
+        let answer = match (spec, self.has_ipam) {
+            (AddressSpec::Ip(address), false) => return Ok(vec![address]),
+            (_, false) => return Err(ApiError::disabled("address allocation", "--ipalloc-range \"\"")),
+            (AddressSpec::Ip(address), true) => {
+                let claim = move |node: &mut weave_node::Node, id, now| {
+                    node.claim(id, owner, address, now + timeout, now);
+                };
+                self.engine.ask_ring(claim).await
+            }
+            (AddressSpec::Net(_) | AddressSpec::NetDefault, true) => {
+                let subnet = match spec {
+                    AddressSpec::Net(subnet) => Some(subnet),
+                    AddressSpec::NetDefault | AddressSpec::Ip(_) => None,
+                };
+                let allocate = move |node: &mut weave_node::Node, id, now| {
+                    node.allocate(id, owner, subnet, now + timeout, now);
+                };
+                self.engine.ask_ring(allocate).await
+            }
+        };
+        match answer.map_err(stopping)?.map_err(|refusal| explain_refusal(&refusal))? {
+            Reply::Addresses(addresses) => Ok(addresses),
+            Reply::Done | Reply::TakenOver(_) => match spec {
+                AddressSpec::Ip(address) => Ok(vec![address]),
+                AddressSpec::Net(_) | AddressSpec::NetDefault => Ok(Vec::new()),
+            },
+        }
+    }
+
+    /// The addresses that the ring has recorded for an owner.
+    async fn held(&self, owner: &ContainerId) -> Result<Vec<Interface>, ApiError> {
+        let owner = owner.clone();
+        self.engine
+            .run(move |engine, _| engine.node.ipam().map(|ipam| ipam.lookup(&owner)).unwrap_or_default())
+            .await
+            .map_err(stopping)
+    }
+
+    /// Frees addresses, going on after a failure.
+    async fn give_back(&self, owner: &ContainerId, addresses: &[Interface]) {
+        if self.has_ipam {
+            free_all(&self.engine, owner, addresses).await;
+        }
+    }
+
+    /// Takes back what a failed operation had obtained.
+    async fn return_fresh(&self, mut obtained: Obtained) {
+        let fresh = obtained.settle();
+        let owner = obtained.owner.clone();
+        self.give_back(&owner, &fresh).await;
+    }
+}
+
+async fn free_all(engine: &Handle, owner: &ContainerId, addresses: &[Interface]) {
+    for address in addresses {
+        let (owner, ip) = (owner.clone(), address.address());
+        let answer = engine.ask_ring(move |node, id, now| node.free_address(id, &owner, ip, now)).await;
+        if let Ok(Err(refusal)) = answer {
+            tracing::warn!(%address, %refusal, "an address was not given back");
+        }
+    }
+}
+
+/// Addresses of one request. If it is dropped before it is settled (the asker went away), the new ones go back.
+struct Obtained {
+    engine: Handle,
+    owner: ContainerId,
+    all: Vec<Interface>,
+    /// Those that the owner did not hold before.
+    fresh: Vec<Interface>,
+}
+
+impl Obtained {
+    fn new(engine: Handle, owner: ContainerId) -> Self {
+        Self { engine, owner, all: Vec::new(), fresh: Vec::new() }
+    }
+
+    /// From here on the addresses are somebody else's to look after; gives those that are new.
+    fn settle(&mut self) -> Vec<Interface> {
+        std::mem::take(&mut self.fresh)
+    }
+}
+
+impl Drop for Obtained {
+    fn drop(&mut self) {
+        let fresh = self.settle();
+        if fresh.is_empty() {
+            return;
+        }
+        let (engine, owner) = (self.engine.clone(), self.owner.clone());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { free_all(&engine, &owner, &fresh).await });
+        }
+    }
+}
+
+pub(crate) fn stopping(_: Stopped) -> ApiError {
+    ApiError::new(ErrorCode::ShuttingDown, "the router is stopping")
+}
+
+/// A host error, with what the kernel said.
+fn host_error(error: &anyhow::Error) -> ApiError {
+    ApiError::new(ErrorCode::Host, format!("{error:#}"))
+}
+
+/// The ring's refusal in the API's terms.
+pub(crate) fn explain_refusal(refusal: &Refusal) -> ApiError {
+    let code = match refusal {
+        Refusal::Deadline { .. } | Refusal::AwaitingConsent { .. } => ErrorCode::Deadline,
+        Refusal::Exhausted { .. } => ErrorCode::Exhausted,
+        Refusal::OwnersUnreachable { .. } => ErrorCode::OwnersUnreachable,
+        Refusal::OutOfRange { .. } | Refusal::SubnetTooSmall { .. } => ErrorCode::InvalidAddress,
+        Refusal::Conflict { .. } | Refusal::OwnedByOther { .. } | Refusal::TakeOverInProgress { .. } => {
+            ErrorCode::Conflict
+        }
+        Refusal::PeerAlive { .. } => ErrorCode::PeerAlive,
+        Refusal::NoHeir => ErrorCode::NotFound,
+        Refusal::TooManyRequests => ErrorCode::TooBusy,
+        Refusal::Leaving | Refusal::Cancelled => ErrorCode::ShuttingDown,
+    };
+    ApiError::new(code, refusal.to_string())
+}
+
+/// The daemon's start, for `uptime`.
+pub(crate) fn uptime(since: std::time::Instant) -> Duration {
+    clock::now().saturating_duration_since(since)
+}

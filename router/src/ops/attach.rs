@@ -1,0 +1,317 @@
+//! Attach and detach.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use weave_api::{
+    AddressesResponse, ApiError, AttachRequest, AttachResponse, Call as _, ContainerRef, DetachRequest, ErrorCode,
+};
+use weave_hostnet::{AttachSpec, Attached, NetnsRef, names, pid_of_container};
+use weave_model::{AddressSpec, ContainerId, Interface};
+use weave_names::RemoveFilter;
+use weave_node::Attachment;
+
+use super::{Obtained, Ops, Record, host_error, stopping};
+use crate::store::{Change, Part};
+
+/// Where `ip netns add` puts namespaces; a container id may be the name of one.
+const NAMED_NETNS: [&str; 2] = ["/run/netns", "/var/run/netns"];
+
+impl Ops {
+    /// Gives a container its interface, addresses and names.
+    ///
+    /// While addresses are waited for, dropping this withdraws the request. From then on it runs to its end in a task
+    /// of its own, so that nothing is left half made when the asker goes away.
+    pub(crate) async fn attach(self: &Arc<Self>, request: AttachRequest) -> Result<AttachResponse, ApiError> {
+        self.refuse_unsupported(&request)?;
+        let container = request.container.container_id()?;
+        let netns = self.find_netns(&request.container, &container)?;
+        self.check_names(&container, &request.names).await?;
+        let obtained = self.obtain(&container, &request.addresses, request.timeout()).await?;
+        let ops = Arc::clone(self);
+        tokio::spawn(async move { ops.attach_obtained(container, netns, obtained, request).await })
+            .await
+            .map_err(ApiError::internal)?
+    }
+
+    async fn attach_obtained(
+        &self,
+        container: ContainerId,
+        netns: PathBuf,
+        mut obtained: Obtained,
+        request: AttachRequest,
+    ) -> Result<AttachResponse, ApiError> {
+        let _exclusive = self.exclusive.lock().await;
+        let attached = match self.plug(&container, &netns, &obtained.all, !request.no_multicast_route).await {
+            Ok(attached) => attached,
+            Err(error) => {
+                self.return_fresh(obtained).await;
+                return Err(error);
+            }
+        };
+        let names = if request.without_dns { Vec::new() } else { request.names };
+        let record = self.record_for(&container, &netns, &attached, names);
+        if let Err(error) = self.keep(&record).await {
+            self.unplug(&netns, &attached).await;
+            self.return_fresh(obtained).await;
+            return Err(error);
+        }
+        obtained.settle();
+        self.announce(&record).await?;
+        tracing::info!(%container, addresses = ?record.addresses, "attached");
+        Ok(AttachResponse {
+            container,
+            interface: names::CONTAINER.to_owned(),
+            mac: record.mac,
+            addresses: std::mem::take(&mut obtained.all),
+            names: record.names,
+        })
+    }
+
+    fn refuse_unsupported(&self, request: &AttachRequest) -> Result<(), ApiError> {
+        if request.rewrite_hosts || !request.add_hosts.is_empty() {
+            let message = "/etc/hosts of a container can be rewritten only for containers of a container engine";
+            return Err(ApiError::new(ErrorCode::BadRequest, message)
+                .with_hint("leave out --rewrite-hosts and --add-host; names are answered by DNS"));
+        }
+        if !request.names.is_empty() && !self.facts.has_dns() && !request.without_dns {
+            return Err(ApiError::disabled("the name service", "--no-dns"));
+        }
+        Ok(())
+    }
+
+    /// Refuses names that cannot be, before anything is done for them.
+    async fn check_names(&self, container: &ContainerId, names: &[String]) -> Result<(), ApiError> {
+        let (container, names) = (container.clone(), names.to_vec());
+        let checked = self
+            .engine
+            .run(move |engine, _| {
+                let Some(table) = engine.node.names() else { return Ok(()) };
+                let any = std::net::IpAddr::from([10, 0, 0, 1]);
+                names.iter().try_for_each(|name| table.add(&container, name, any).map(drop))
+            })
+            .await
+            .map_err(stopping)?;
+        checked.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.to_string()))
+    }
+
+    async fn plug(
+        &self,
+        container: &ContainerId,
+        netns: &Path,
+        addresses: &[Interface],
+        multicast_route: bool,
+    ) -> Result<Attached, ApiError> {
+        let seed = [&self.local.0[..], container.as_str().as_bytes()].concat();
+        let spec = AttachSpec {
+            netns: NetnsRef::Path(netns.to_owned()),
+            bridge: self.bridge.clone(),
+            host_ifname: names::host_ifname(container.as_str()),
+            container_ifname: names::CONTAINER.to_owned(),
+            mac: Some(names::mac_from_seed(&seed)),
+            mtu: self.mtu.into(),
+            addresses: addresses.to_vec(),
+            multicast_route,
+        };
+        self.host.attach(&spec).await.map_err(|error| host_error(&error))
+    }
+
+    async fn unplug(&self, netns: &Path, attached: &Attached) {
+        let netns = NetnsRef::Path(netns.to_owned());
+        let addresses = (!attached.created).then_some(attached.added.as_slice());
+        if let Err(error) = self.host.detach(&netns, names::CONTAINER, addresses).await {
+            tracing::warn!(error = format!("{error:#}"), "an interface was not taken back");
+        }
+    }
+
+    fn record_for(
+        &self,
+        container: &ContainerId,
+        netns: &Path,
+        attached: &Attached,
+        mut names: Vec<String>,
+    ) -> Record {
+        if let Some(before) = self.records().get(container) {
+            names.extend(before.names.iter().cloned());
+        }
+        names.sort();
+        names.dedup();
+        Record {
+            container: container.clone(),
+            netns: netns.to_owned(),
+            host_ifname: names::host_ifname(container.as_str()),
+            mac: attached.mac,
+            addresses: attached.addresses.clone(),
+            names,
+            masquerade: false,
+        }
+    }
+
+    /// Makes a record durable.
+    pub(super) async fn keep(&self, record: &Record) -> Result<(), ApiError> {
+        let value = record.encode().map_err(ApiError::internal)?;
+        self.write(record.container.clone(), Some(value)).await?;
+        self.records().insert(record.container.clone(), record.clone());
+        Ok(())
+    }
+
+    /// Forgets a record, durably.
+    pub(super) async fn forget_record(&self, container: &ContainerId) -> Result<(), ApiError> {
+        self.write(container.clone(), None).await?;
+        self.records().remove(container);
+        Ok(())
+    }
+
+    async fn write(&self, container: ContainerId, value: Option<Vec<u8>>) -> Result<(), ApiError> {
+        let store = self.store.clone();
+        let change = Change { part: Part::Attachment, key: container.as_str().as_bytes().to_vec(), value };
+        tokio::task::spawn_blocking(move || store.write(&[change]))
+            .await
+            .map_err(ApiError::internal)?
+            .map_err(|error| ApiError::internal(format!("{error:#}")))
+    }
+
+    /// Tells the mesh where the container is and what it is called.
+    pub(super) async fn announce(&self, record: &Record) -> Result<(), ApiError> {
+        let record = record.clone();
+        self.engine
+            .run(move |engine, now| {
+                let addresses: Vec<_> = record.addresses.iter().map(|interface| interface.address()).collect();
+                for (name, address) in
+                    record.names.iter().flat_map(|name| addresses.iter().map(move |address| (name, *address)))
+                {
+                    // Checked before anything was done; a name that was valid then still is.
+                    if let Err(error) = engine.node.add_name(&record.container, name, address, now) {
+                        tracing::warn!(name, %error, "a name was not registered");
+                    }
+                }
+                let attachment = Attachment { container: record.container.clone(), addresses };
+                engine.node.attach(record.mac, &attachment, now);
+            })
+            .await
+            .map_err(stopping)
+    }
+
+    /// Takes addresses, and with the last the interface, away from a container.
+    pub(crate) async fn detach(&self, request: DetachRequest) -> Result<AddressesResponse, ApiError> {
+        let container = request.container.container_id()?;
+        let _exclusive = self.exclusive.lock().await;
+        let record = self.records().get(&container).cloned();
+        let netns = match (&record, request.container.netns_path()) {
+            (_, Some(path)) => path,
+            (Some(record), None) => record.netns.clone(),
+            (None, None) => self.find_netns(&request.container, &container)?,
+        };
+        let wanted = if request.addresses.is_empty() {
+            None
+        } else {
+            Some(self.select(&container, &request.addresses, record.as_ref()).await?)
+        };
+        let detached = self
+            .host
+            .detach(&NetnsRef::Path(netns), names::CONTAINER, wanted.as_deref())
+            .await
+            .map_err(|error| host_error(&error))?;
+        let mut removed = detached.removed;
+        if wanted.is_none() {
+            removed.extend(record.iter().flat_map(|record| record.addresses.iter().copied()));
+        } else if let Some(wanted) = wanted {
+            removed.extend(wanted);
+        }
+        removed.sort();
+        removed.dedup();
+        self.settle_detached(&container, record, &removed).await?;
+        self.give_back(&container, &removed).await;
+        tracing::info!(%container, ?removed, "detached");
+        Ok(AddressesResponse { container, addresses: removed })
+    }
+
+    /// Brings record, names and facts in line after addresses went.
+    async fn settle_detached(
+        &self,
+        container: &ContainerId,
+        record: Option<Record>,
+        removed: &[Interface],
+    ) -> Result<(), ApiError> {
+        self.withdraw_names(container, removed).await?;
+        let Some(mut record) = record else { return Ok(()) };
+        record.addresses.retain(|address| !removed.contains(address));
+        if record.addresses.is_empty() {
+            let mac = record.mac;
+            self.engine.run(move |engine, now| engine.node.detach(mac, now)).await.map_err(stopping)?;
+            self.forget_record(container).await
+        } else {
+            self.keep(&record).await?;
+            self.announce(&record).await
+        }
+    }
+
+    pub(super) async fn withdraw_names(
+        &self,
+        container: &ContainerId,
+        addresses: &[Interface],
+    ) -> Result<(), ApiError> {
+        let container = container.clone();
+        let addresses: Vec<_> = addresses.iter().map(|interface| interface.address()).collect();
+        self.engine
+            .run(move |engine, now| {
+                for address in addresses {
+                    let filter = RemoveFilter {
+                        container: Some(container.clone()),
+                        address: Some(address),
+                        ..RemoveFilter::default()
+                    };
+                    engine.node.remove_names(&filter, now);
+                }
+            })
+            .await
+            .map_err(stopping)
+    }
+
+    /// The addresses of a container that the specs mean: `net:` ones are those held in that subnet.
+    pub(super) async fn select(
+        &self,
+        container: &ContainerId,
+        specs: &[AddressSpec],
+        record: Option<&Record>,
+    ) -> Result<Vec<Interface>, ApiError> {
+        let mut held = self.held(container).await?;
+        held.extend(record.iter().flat_map(|record| record.addresses.iter().copied()));
+        let defaults = self.facts.default_subnets();
+        let mut selected = Vec::new();
+        for spec in specs {
+            match spec {
+                AddressSpec::Ip(interface) => selected.push(*interface),
+                AddressSpec::Net(subnet) => {
+                    selected.extend(held.iter().filter(|address| address.subnet() == *subnet));
+                }
+                AddressSpec::NetDefault => {
+                    selected.extend(held.iter().filter(|address| defaults.contains(&address.subnet())));
+                }
+            }
+        }
+        selected.sort();
+        selected.dedup();
+        Ok(selected)
+    }
+
+    /// The network namespace of a container that is named by id, path or process.
+    fn find_netns(&self, reference: &ContainerRef, container: &ContainerId) -> Result<PathBuf, ApiError> {
+        if let Some(path) = reference.netns_path() {
+            return Ok(path);
+        }
+        for dir in NAMED_NETNS {
+            let path = Path::new(dir).join(container.as_str());
+            if path.exists() {
+                return Ok(path);
+            }
+        }
+        match pid_of_container(container.as_str()) {
+            Some(pid) => Ok(PathBuf::from(format!("/proc/{pid}/ns/net"))),
+            None => Err(ApiError::new(ErrorCode::NotFound, format!("no running container {container} on this host"))
+                .with_hint("give --netns PATH or --pid N if the container has another id here")),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Expose and hide: addresses of the host itself on the network.
+
+use std::{path::PathBuf, sync::Arc};
+
+use weave_api::{AddressesResponse, ApiError, Call as _, ErrorCode, ExposeRequest, HideRequest};
+use weave_hostnet::nft::{self, NftSpec};
+use weave_model::{ContainerId, Interface, Mac, Subnet};
+
+use super::{Obtained, Ops, Record, host_error};
+
+impl Ops {
+    /// Puts addresses on the bridge, so that this host reaches the network. Runs to its end like `attach`.
+    pub(crate) async fn expose(self: &Arc<Self>, request: ExposeRequest) -> Result<AddressesResponse, ApiError> {
+        if request.fqdn.is_some() && !self.facts.has_dns() {
+            return Err(ApiError::disabled("the name service", "--no-dns"));
+        }
+        let obtained = self.obtain(&ContainerId::expose(), &request.addresses, request.timeout()).await?;
+        let ops = Arc::clone(self);
+        tokio::spawn(async move { ops.expose_obtained(obtained, request).await }).await.map_err(ApiError::internal)?
+    }
+
+    async fn expose_obtained(
+        &self,
+        mut obtained: Obtained,
+        request: ExposeRequest,
+    ) -> Result<AddressesResponse, ApiError> {
+        let container = ContainerId::expose();
+        let _exclusive = self.exclusive.lock().await;
+        if let Err(error) = self.host.expose(&self.bridge, &obtained.all).await {
+            self.return_fresh(obtained).await;
+            return Err(host_error(&error));
+        }
+        let before = self.records().get(&container).cloned();
+        let record = self.exposed_record(before.as_ref(), &obtained.all, &request);
+        let done = match self.masquerade(Some(&record)) {
+            Ok(()) => self.keep(&record).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
+            self.unexpose(&obtained.fresh).await;
+            self.return_fresh(obtained).await;
+            if let Err(error) = self.masquerade(before.as_ref()) {
+                tracing::warn!(%error, "the rules of before were not put back");
+            }
+            return Err(error);
+        }
+        obtained.settle();
+        self.announce(&record).await?;
+        let addresses = std::mem::take(&mut obtained.all);
+        tracing::info!(?addresses, "exposed");
+        Ok(AddressesResponse { container, addresses })
+    }
+
+    fn exposed_record(&self, before: Option<&Record>, added: &[Interface], request: &ExposeRequest) -> Record {
+        let mut addresses: Vec<Interface> = before.map(|record| record.addresses.clone()).unwrap_or_default();
+        addresses.extend(added);
+        addresses.sort();
+        addresses.dedup();
+        let mut names: Vec<String> = before.map(|record| record.names.clone()).unwrap_or_default();
+        names.extend(request.fqdn.clone());
+        names.sort();
+        names.dedup();
+        Record {
+            container: ContainerId::expose(),
+            netns: PathBuf::new(),
+            host_ifname: self.bridge.clone(),
+            mac: self.bridge_mac(),
+            addresses,
+            names,
+            masquerade: !request.without_masquerade,
+        }
+    }
+
+    /// The bridge's own address: pinned, and the same after every start.
+    pub(super) fn bridge_mac(&self) -> Mac {
+        self.facts.bridge_mac
+    }
+
+    /// Brings the nftables rules in line with what is exposed.
+    pub(super) fn masquerade(&self, record: Option<&Record>) -> Result<(), ApiError> {
+        let subnets: Vec<Subnet> = record
+            .filter(|record| record.masquerade)
+            .map(|record| record.addresses.iter().map(|address| address.subnet()).collect())
+            .unwrap_or_default();
+        nft::apply(&NftSpec {
+            bridge: self.bridge.clone(),
+            masquerade: subnets,
+            protected_ports: vec![self.facts.port],
+        })
+        .map_err(|error| host_error(&error))
+    }
+
+    async fn unexpose(&self, addresses: &[Interface]) {
+        if let Err(error) = self.host.hide(&self.bridge, Some(addresses)).await {
+            tracing::warn!(error = format!("{error:#}"), "addresses were not taken off the bridge");
+        }
+    }
+
+    /// Takes addresses off the bridge.
+    pub(crate) async fn hide(&self, request: HideRequest) -> Result<AddressesResponse, ApiError> {
+        let container = ContainerId::expose();
+        let _exclusive = self.exclusive.lock().await;
+        let Some(mut record) = self.records().get(&container).cloned() else {
+            return match request.addresses.as_slice() {
+                [] => Ok(AddressesResponse { container, addresses: Vec::new() }),
+                _ => Err(ApiError::new(ErrorCode::NotFound, "no address is exposed on this host")),
+            };
+        };
+        let going = if request.addresses.is_empty() {
+            record.addresses.clone()
+        } else {
+            self.select(&container, &request.addresses, Some(&record)).await?
+        };
+        self.host.hide(&self.bridge, Some(&going)).await.map_err(|error| host_error(&error))?;
+        self.withdraw_names(&container, &going).await?;
+        record.addresses.retain(|address| !going.contains(address));
+        if record.addresses.is_empty() {
+            let mac = record.mac;
+            self.engine.run(move |engine, now| engine.node.detach(mac, now)).await.map_err(super::stopping)?;
+            self.forget_record(&container).await?;
+            self.masquerade(None)?;
+        } else {
+            self.masquerade(Some(&record))?;
+            self.keep(&record).await?;
+            self.announce(&record).await?;
+        }
+        self.give_back(&container, &going).await;
+        tracing::info!(addresses = ?going, "hidden");
+        Ok(AddressesResponse { container, addresses: going })
+    }
+}

@@ -1,0 +1,31 @@
+//! What the store remembers of an attached container.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use weave_model::{ContainerId, Interface, Mac};
+
+/// One attached container, or the host itself under [`ContainerId::expose`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) container: ContainerId,
+    /// Where the interface is; empty for the host.
+    pub(crate) netns: PathBuf,
+    /// The host's end of it, or the bridge.
+    pub(crate) host_ifname: String,
+    pub(crate) mac: Mac,
+    pub(crate) addresses: Vec<Interface>,
+    pub(crate) names: Vec<String>,
+    /// Whether the host masquerades for these addresses (`expose` only).
+    pub(crate) masquerade: bool,
+}
+
+impl Record {
+    pub(crate) fn encode(&self) -> anyhow::Result<Vec<u8>> {
+        Ok(serde_json::to_vec(self)?)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> anyhow::Result<Self> {
+        Ok(serde_json::from_slice(bytes)?)
+    }
+}
