@@ -54,6 +54,11 @@ pub(crate) struct Pending {
 }
 
 impl Responder {
+    /// The servers that other names are asked of now.
+    pub(crate) fn upstreams(&self) -> Vec<SocketAddr> {
+        self.forwarder.servers()
+    }
+
     pub(crate) fn new(
         names: Arc<ArcSwap<Snapshot>>,
         forwarder: Forwarder,

@@ -31,6 +31,7 @@ const TCP_BACKLOG: i32 = 128;
 pub struct Server {
     local_addrs: Vec<SocketAddr>,
     counters: Arc<Counters>,
+    shared: Arc<Shared>,
     tasks: JoinSet<()>,
 }
 
@@ -69,13 +70,19 @@ impl Server {
             tasks.spawn(serve_tcp(tcp, Arc::clone(&shared), new_rng));
         }
         tracing::info!(?local_addrs, domain = %config.domain, "DNS serves");
-        Ok(Self { local_addrs, counters, tasks })
+        Ok(Self { local_addrs, counters, shared, tasks })
     }
 
     /// Where it listens, ports filled in; UDP and TCP alike.
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.local_addrs
+    }
+
+    /// The servers that other names are asked of now, in order.
+    #[must_use]
+    pub fn upstreams(&self) -> Vec<SocketAddr> {
+        self.shared.responder.upstreams()
     }
 
     /// Counts since start.

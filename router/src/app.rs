@@ -5,6 +5,9 @@
 //! fails says what and where, and takes back what this start made. The bridge and the containers' interfaces stay when
 //! the router stops, so that containers keep their addresses until it is back.
 
+mod bridge;
+mod explain;
+
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
@@ -15,7 +18,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 use weave_control::ListenConfig;
-use weave_hostnet::{BridgeSpec, Host, LinkIndex, names, tap::Tap, udp::Socket};
+use weave_hostnet::{Host, LinkIndex, udp::Socket};
 use weave_link::{Credentials, LocalHello, StretchedPassword};
 use weave_mesh::Target;
 use weave_model::{Mac, Uid};
@@ -23,6 +26,7 @@ use weave_names::{Domain, Snapshot};
 use weave_node::Node;
 use weave_worker::{Workers, WorkersConfig};
 
+use self::bridge::Bridge;
 use crate::{
     clock,
     config::{Config, IpamConfig},
@@ -55,7 +59,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let control = weave_control::Listener::bind(&ListenConfig::new(&config.socket))
         .await
         .map_err(|error| Fatal::error(error.exit(), error.to_string()))?;
-    let sockets = Socket::bind_group_at(config.listen, config.workers).map_err(|error| explain_port(&config, &error))?;
+    let sockets = Socket::bind_group_at(config.listen, config.workers)
+        .map_err(|error| explain::port(&config, &error))?;
     let store = Store::open(&config.db_prefix)?;
     let local = Local::load(&store, config.name)?;
     let host = Host::open().await?;
@@ -65,8 +70,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     };
     let names = Arc::new(ArcSwap::from_pointee(Snapshot::empty(domain_of(&config))));
     let dns = start_dns(&config, &names).await?;
-    let bridge = Bridge::set_up(&host, &config, &local).await?;
-    let router = match start(&config, &local, store, &host, sockets, &bridge, names).await {
+    let mut bridge = Bridge::set_up(&host, &config, &local).await?;
+    let router = match start(&config, &local, store, &host, sockets, &mut bridge, names).await {
         Ok(router) => router,
         Err(error) => {
             bridge.undo(&host).await;
@@ -92,62 +97,6 @@ struct Router {
     remote_macs: watch::Receiver<BTreeSet<Mac>>,
 }
 
-/// The bridge and the data plane's port on it.
-struct Bridge {
-    name: String,
-    mac: Mac,
-    taps: std::sync::Mutex<Vec<Tap>>,
-    tap_port: LinkIndex,
-    /// Whether this start made the bridge, and so may take it away again.
-    is_ours_to_undo: bool,
-}
-
-impl Bridge {
-    async fn set_up(host: &Host, config: &Config, local: &Local) -> anyhow::Result<Self> {
-        let existed = host.link_index(&config.bridge).await?.is_some();
-        let mac = names::mac_from_seed(&[b"bridge", &local.name.0[..]].concat());
-        let spec =
-            BridgeSpec { name: config.bridge.clone(), mac: Some(mac), mtu: config.mtu.into(), ..BridgeSpec::default() };
-        let index = host.ensure_bridge(&spec).await?;
-        let made = async {
-            let taps = Tap::open_queues(names::TAP, config.workers).map_err(|error| explain_tap(&error))?;
-            let tap_port = host.ensure_tap_port(names::TAP, index).await?;
-            anyhow::Ok((taps, tap_port))
-        };
-        match made.await {
-            Ok((taps, tap_port)) => Ok(Self {
-                name: config.bridge.clone(),
-                mac,
-                taps: std::sync::Mutex::new(taps),
-                tap_port,
-                is_ours_to_undo: !existed,
-            }),
-            Err(error) => {
-                if !existed {
-                    remove_bridge(host, &config.bridge).await;
-                }
-                Err(error)
-            }
-        }
-    }
-
-    fn take_taps(&self) -> Vec<Tap> {
-        std::mem::take(&mut *self.taps.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
-    }
-
-    async fn undo(&self, host: &Host) {
-        if self.is_ours_to_undo {
-            remove_bridge(host, &self.name).await;
-        }
-    }
-}
-
-async fn remove_bridge(host: &Host, name: &str) {
-    if let Err(error) = host.remove_link(name).await {
-        tracing::warn!(error = format!("{error:#}"), "the bridge of a failed start was not taken away");
-    }
-}
-
 /// Everything between the sockets and the engine.
 async fn start(
     config: &Config,
@@ -155,14 +104,15 @@ async fn start(
     store: Store,
     host: &Host,
     sockets: Vec<Socket>,
-    bridge: &Bridge,
+    bridge: &mut Bridge,
     names: Arc<ArcSwap<Snapshot>>,
 ) -> anyhow::Result<Router> {
     let uid = Uid(clock::random_u64());
     let node = start_node(config, local, uid, &store, host).await?;
     let inbox = QuicInbox::default();
     let (worker_events, workers_receiver) = mpsc::unbounded_channel();
-    let local_address = sockets.first().context("no socket")?.local_addr().context("the UDP socket has no address")?;
+    let local_address =
+        sockets.first().context("no socket")?.local_addr().context("the UDP socket has no address")?;
     let for_quic = inbox.clone();
     let workers = Workers::start(WorkersConfig {
         local: local.name,
@@ -171,7 +121,10 @@ async fn start(
         quic: Box::new(move |datagram| {
             for_quic.push(datagram.from, Bytes::copy_from_slice(datagram.bytes), datagram.segment_size);
         }),
-        events: Box::new(move |event| drop(worker_events.send(event))),
+        events: Box::new(move |event| {
+            // The engine has stopped: nobody wants to know.
+            let _ = worker_events.send(event);
+        }),
     })?;
     let socket = SharedSocket::new(inbox, workers.udp_sender()?, local_address);
     let endpoint = start_quic(socket)?;
@@ -187,7 +140,8 @@ async fn start(
     let linker = Linker::new(endpoint.clone(), credentials, introduction, link_events);
     let (handle, tasks) = Handle::channel();
     let (remote_macs, remote_macs_receiver) = watch::channel(BTreeSet::new());
-    let parts = Parts { node, store: store.clone(), workers, linker: Arc::clone(&linker), names, remote_macs };
+    let parts =
+        Parts { node, store: store.clone(), workers, linker: Arc::clone(&linker), names, remote_macs };
     Ok(Router {
         engine: Engine::new(parts),
         sources: Sources { links: links_receiver, workers: workers_receiver, tasks },
@@ -282,7 +236,13 @@ async fn keep_fdb(ops: Arc<Ops>, port: LinkIndex, mut macs: watch::Receiver<BTre
     }
 }
 
-async fn start_node(config: &Config, local: &Local, uid: Uid, store: &Store, host: &Host) -> anyhow::Result<Node> {
+async fn start_node(
+    config: &Config,
+    local: &Local,
+    uid: Uid,
+    store: &Store,
+    host: &Host,
+) -> anyhow::Result<Node> {
     let addresses = host
         .underlay_addresses()
         .await?
@@ -363,7 +323,10 @@ fn domain_of(config: &Config) -> Domain {
     config.dns.as_ref().map(|dns| dns.domain.clone()).unwrap_or_default()
 }
 
-async fn start_dns(config: &Config, names: &Arc<ArcSwap<Snapshot>>) -> anyhow::Result<Option<weave_dns::Server>> {
+async fn start_dns(
+    config: &Config,
+    names: &Arc<ArcSwap<Snapshot>>,
+) -> anyhow::Result<Option<weave_dns::Server>> {
     let Some(dns) = &config.dns else { return Ok(None) };
     let server = weave_dns::Server::start(
         weave_dns::DnsConfig {
@@ -389,9 +352,9 @@ fn facts(config: &Config, bridge: &Bridge, dns: Option<&weave_dns::Server>, warn
         bridge_mac: bridge.mac,
         default_subnets: config.ipam.as_ref().map(|ipam| ipam.default_subnets.clone()).unwrap_or_default(),
         dns: config.dns.as_ref().zip(dns).map(|(dns, server)| DnsFacts {
-            domain: dns.domain.to_string(),
+            domain: format!("{}.", dns.domain),
             listen: server.local_addrs().iter().map(ToString::to_string).collect(),
-            upstream: dns.resolv_conf.display().to_string(),
+            upstream: server.upstreams().iter().map(ToString::to_string).collect(),
             ttl: u32::try_from(dns.ttl.as_secs()).unwrap_or(u32::MAX),
         }),
         warnings,
@@ -417,42 +380,4 @@ async fn check_overlap(host: &Host, ipam: &IpamConfig, bridge: &str) -> anyhow::
         warnings.push(message);
     }
     Ok(warnings)
-}
-
-fn explain_port(config: &Config, error: &std::io::Error) -> anyhow::Error {
-    let (listen, port) = (config.listen, config.listen.port());
-    match error.kind() {
-        std::io::ErrorKind::AddrInUse => Fatal::error(
-            Exit::Conflict,
-            format!("UDP port {port} is in use by another program; stop it, or give another --port"),
-        ),
-        std::io::ErrorKind::AddrNotAvailable => Fatal::error(
-            Exit::Usage,
-            format!("this host has no address {}; give --host an address of its own", listen.ip()),
-        ),
-        std::io::ErrorKind::PermissionDenied => Fatal::error(
-            Exit::Permission,
-            format!("not permitted to listen on UDP port {port}; run weaver as root, or give a --port above 1023"),
-        ),
-        _ => Fatal::error(Exit::Failed, format!("cannot listen on UDP {listen}: {error}")),
-    }
-}
-
-fn explain_tap(error: &std::io::Error) -> anyhow::Error {
-    let name = names::TAP;
-    match error.kind() {
-        std::io::ErrorKind::PermissionDenied => Fatal::error(
-            Exit::Permission,
-            format!("not permitted to make the interface {name}; run weaver as root (it needs CAP_NET_ADMIN)"),
-        ),
-        std::io::ErrorKind::NotFound => Fatal::error(
-            Exit::Failed,
-            format!("cannot make the interface {name}: this host has no /dev/net/tun; load the kernel module tun"),
-        ),
-        std::io::ErrorKind::ResourceBusy => Fatal::error(
-            Exit::Conflict,
-            format!("the interface {name} is in use by another weaver in this network namespace; stop that one"),
-        ),
-        _ => Fatal::error(Exit::Failed, format!("cannot make the interface {name}: {error}")),
-    }
 }

@@ -104,12 +104,18 @@ pub(crate) struct Args {
     pub(crate) resolv_conf: PathBuf,
 
     /// Directory of the control socket
-    #[arg(long, default_value = "/run/weave", value_name = "DIR", env = "WEAVE_RUN_DIR", help_heading = "Host")]
+    #[arg(
+        long,
+        default_value = "/run/weave",
+        value_name = "DIR",
+        env = "WEAVE_RUN_DIR",
+        help_heading = "Host"
+    )]
     pub(crate) run_dir: PathBuf,
 
     /// Control socket, if it is to lie elsewhere than in the run directory
     #[arg(long, value_name = "SOCKET", env = "WEAVE_HTTP_ADDR", help_heading = "Host")]
-    pub(crate) http_addr: Option<PathBuf>,
+    pub(crate) http_addr: Option<String>,
 
     /// Where state is kept: the store is the directory PREFIX-data
     #[arg(long, default_value = "/var/lib/weave/weave", value_name = "PREFIX", help_heading = "Host")]

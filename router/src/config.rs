@@ -1,7 +1,7 @@
 //! What the daemon was told, checked: from here on nothing is text any more.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -42,7 +42,6 @@ pub(crate) struct Config {
     pub(crate) workers: usize,
     pub(crate) ipam: Option<IpamConfig>,
     pub(crate) dns: Option<DnsConfig>,
-    pub(crate) run_dir: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) db_prefix: PathBuf,
 }
@@ -73,9 +72,12 @@ impl Config {
         Ok(Self {
             name: args.name.as_deref().map(parse_name).transpose()?,
             nickname: args.nickname.clone().unwrap_or_else(|| host_name.to_owned()),
-            listen: SocketAddr::new(args.host.unwrap_or(IpAddr::from([0u16; 8])), args.port),
+            listen: SocketAddr::new(args.host.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)), args.port),
             passwords: read_passwords(&args)?,
-            trusted_subnets: parse_subnets("--trusted-subnets", args.trusted_subnets.iter().map(String::as_str))?,
+            trusted_subnets: parse_subnets(
+                "--trusted-subnets",
+                args.trusted_subnets.iter().map(String::as_str),
+            )?,
             conn_limit: args.conn_limit,
             discovery: !args.no_discovery,
             resume: args.resume,
@@ -85,15 +87,18 @@ impl Config {
             workers: if args.workers == 0 { cores.clamp(1, MAX_WORKERS) } else { args.workers.min(64) },
             ipam,
             dns,
-            socket: args.http_addr.unwrap_or_else(|| args.run_dir.join("weave.sock")),
-            run_dir: args.run_dir,
+            socket: weave_api::socket_path(&args.run_dir, args.http_addr.as_deref())
+                .map_err(|error| Fatal::usage(error.to_string()))?,
             db_prefix: args.db_prefix,
         })
     }
 }
 
 fn parse_targets(peers: &[String]) -> anyhow::Result<Vec<Target>> {
-    peers.iter().map(|peer| peer.parse().map_err(|error| Fatal::usage(format!("peer `{peer}`: {error}")))).collect()
+    peers
+        .iter()
+        .map(|peer| peer.parse().map_err(|error| Fatal::usage(format!("peer `{peer}`: {error}"))))
+        .collect()
 }
 
 fn parse_name(text: &str) -> anyhow::Result<PeerName> {
@@ -121,11 +126,14 @@ fn read_passwords(args: &Args) -> anyhow::Result<Vec<Password>> {
         passwords.push(password("the password", text.clone().into_bytes())?);
     }
     for path in &args.password_file {
-        passwords.push(password(&format!("the password file {}", path.display()), read_password_file(path)?)?);
+        passwords
+            .push(password(&format!("the password file {}", path.display()), read_password_file(path)?)?);
     }
     if passwords.len() > MAX_PASSWORDS {
         let n = passwords.len();
-        return Err(Fatal::usage(format!("{n} passwords were given; at most {MAX_PASSWORDS} can be valid at once")));
+        return Err(Fatal::usage(format!(
+            "{n} passwords were given; at most {MAX_PASSWORDS} can be valid at once"
+        )));
     }
     Ok(passwords)
 }
@@ -136,8 +144,8 @@ fn password(source: &str, bytes: Vec<u8>) -> anyhow::Result<Password> {
 
 /// The file's bytes without the line end that editors add.
 fn read_password_file(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let mut bytes =
-        std::fs::read(path).map_err(|error| Fatal::usage(format!("--password-file {}: {error}", path.display())))?;
+    let mut bytes = std::fs::read(path)
+        .map_err(|error| Fatal::usage(format!("--password-file {}: {error}", path.display())))?;
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
         if bytes.last() == Some(&b'\r') {
@@ -160,8 +168,10 @@ fn parse_ipam(args: &Args, targets: usize) -> anyhow::Result<Option<IpamConfig>>
         check_size("--ipalloc-range", *range)?;
     }
     check_disjoint(&ranges)?;
-    let default_subnets =
-        parse_subnets("--ipalloc-default-subnet", args.ipalloc_default_subnet.iter().flat_map(|text| text.split(',')))?;
+    let default_subnets = parse_subnets(
+        "--ipalloc-default-subnet",
+        args.ipalloc_default_subnet.iter().flat_map(|text| text.split(',')),
+    )?;
     for subnet in &default_subnets {
         check_size("--ipalloc-default-subnet", *subnet)?;
         if !ranges.iter().any(|range| range.net().contains(&subnet.net())) {
@@ -187,7 +197,9 @@ fn check_size(flag: &str, subnet: Subnet) -> anyhow::Result<()> {
     if len <= max {
         return Ok(());
     }
-    Err(Fatal::usage(format!("{flag} {subnet} is too small: the first and the last address are never given out; a /{max} is the least")))
+    Err(Fatal::usage(format!(
+        "{flag} {subnet} is too small: the first and the last address are never given out; a /{max} is the least"
+    )))
 }
 
 fn check_disjoint(ranges: &[Subnet]) -> anyhow::Result<()> {
@@ -247,7 +259,7 @@ mod tests {
     use crate::exit::{Exit, exit_for};
 
     fn config(flags: &[&str]) -> anyhow::Result<Config> {
-        let args = Args::try_parse_from([&["weaver"], flags].concat()).unwrap();
+        let args = Args::try_parse_from([&["weaver"], flags].concat())?;
         Config::from_args(args, "node", 2)
     }
 
@@ -274,7 +286,10 @@ mod tests {
         assert!(refused(&["--ipalloc-range", "10.0.0.0/8,10.1.0.0/16"]).contains("overlap"));
         assert!(refused(&["--ipalloc-range", "10.0.0.0/31"]).contains("too small"));
         assert!(refused(&["--ipalloc-default-subnet", "10.9.0.0/24"]).contains("does not lie in"));
-        assert!(refused(&["--ipalloc-range", "", "--ipalloc-init", "observer"]).contains("needs an --ipalloc-range"));
+        assert!(
+            refused(&["--ipalloc-range", "", "--ipalloc-init", "observer"])
+                .contains("needs an --ipalloc-range")
+        );
     }
 
     #[test]
@@ -285,7 +300,9 @@ mod tests {
         assert!(matches!(init("consensus", &["a", "b"]).unwrap(), Init::Consensus { peers: 3 }));
         assert!(matches!(init("consensus=5", &[]).unwrap(), Init::Consensus { peers: 5 }));
         assert!(matches!(init("observer", &[]).unwrap(), Init::Observer));
-        assert!(matches!(init("seed=02:00:00:00:00:01,02:00:00:00:00:02", &[]).unwrap(), Init::Seed(s) if s.len() == 2));
+        assert!(
+            matches!(init("seed=02:00:00:00:00:01,02:00:00:00:00:02", &[]).unwrap(), Init::Seed(s) if s.len() == 2)
+        );
         for wrong in ["consensus=0", "consensus=x", "observer=1", "seed", "seed=a", "quorum"] {
             assert!(init(wrong, &[]).is_err(), "{wrong}");
         }

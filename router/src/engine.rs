@@ -266,25 +266,26 @@ impl Engine {
     fn keep(&self, outputs: &[Output]) -> anyhow::Result<()> {
         let mut changes = Vec::new();
         for output in outputs {
-            match output {
-                Output::Persist(writes) => changes.extend(writes.iter().map(|write| Change {
+            if let Output::Persist(writes) = output {
+                changes.extend(writes.iter().map(|write| Change {
                     part: Part::Ipam,
                     key: write.key.clone(),
                     value: write.value.clone(),
-                })),
-                Output::Incarnation(incarnation) => changes.push(Change {
+                }));
+            } else if let Output::Incarnation(incarnation) = output {
+                changes.push(Change {
                     part: Part::Router,
                     key: crate::identity::INCARNATION.as_bytes().to_vec(),
                     value: Some(incarnation.to_le_bytes().to_vec()),
-                }),
-                _ => {}
+                });
             }
         }
         if changes.is_empty() {
             return Ok(());
         }
-        tokio::task::block_in_place(|| self.store.write(&changes))
-            .context("cannot keep the state; stopping, so that nothing is acknowledged that could be forgotten")
+        tokio::task::block_in_place(|| self.store.write(&changes)).context(
+            "cannot keep the state; stopping, so that nothing is acknowledged that could be forgotten",
+        )
     }
 
     fn act(&mut self, output: Output) {

@@ -34,7 +34,8 @@ pub(crate) fn exit_for(error: &anyhow::Error) -> Exit {
     if let Some(fatal) = error.downcast_ref::<Fatal>() {
         return fatal.exit;
     }
-    let kind = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    let kind =
+        error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
     match kind {
         Some(std::io::ErrorKind::PermissionDenied) => Exit::Permission,
         Some(std::io::ErrorKind::AddrInUse) => Exit::Conflict,
@@ -50,5 +51,8 @@ pub(crate) fn code(exit: Exit) -> ExitCode {
 /// The table of exit codes, for `--help`.
 pub(crate) fn table() -> String {
     let rows = Exit::ALL.iter().map(|exit| format!("  {}  {}\n", exit.code(), exit.meaning()));
-    format!("Exit codes:\n{}\nThe password may also be given in the environment variable WEAVE_PASSWORD.", rows.collect::<String>())
+    format!(
+        "Exit codes:\n{}\nThe password may also be given in the environment variable WEAVE_PASSWORD.",
+        rows.collect::<String>()
+    )
 }

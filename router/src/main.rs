@@ -73,7 +73,14 @@ fn init_log(level: &str) -> anyhow::Result<()> {
     // Libraries below ours speak of their own inner life; only what is wrong there concerns an operator.
     let others = if parsed == tracing::Level::TRACE { "info" } else { "warn" };
     let directives = [
-        "weaver", "weave_node", "weave_mesh", "weave_ipam", "weave_dns", "weave_hostnet", "weave_worker", "weave_control",
+        "weaver",
+        "weave_node",
+        "weave_mesh",
+        "weave_ipam",
+        "weave_dns",
+        "weave_hostnet",
+        "weave_worker",
+        "weave_control",
     ]
     .iter()
     .map(|target| format!(",{target}={parsed}"))

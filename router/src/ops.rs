@@ -78,7 +78,10 @@ impl Ops {
         match self.host.reconcile_bridge_fdb(port, wanted).await {
             Ok(_) => true,
             Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), "cannot bring the bridge's FDB in line; trying again");
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "cannot bring the bridge's FDB in line; trying again"
+                );
                 false
             }
         }

@@ -3,16 +3,20 @@
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use weave_api::{
-    ApiError, BroadcastRoute, ConnectionReport, ConnectionState, ContainerReport, DnsEntry, DnsReport, ErrorCode,
-    IpamReport, Overlay, OwnerReport, PeerConnection, PeerReport, PendingReport, Problem, Report, Retry, RouterReport,
-    Severity, UnicastRoute,
+    ApiError, BroadcastRoute, ConnectionReport, ConnectionState, ContainerReport, DnsEntry, DnsReport,
+    ErrorCode, IpamReport, Overlay, OwnerReport, PeerConnection, PeerReport, PendingReport, Problem, Report,
+    Retry, RouterReport, Severity, UnicastRoute,
 };
 use weave_ipam::IpamStatus;
 use weave_mesh::{ConnectionStatus, MeshStatus, OverlayKind, PeerStatus};
 use weave_model::{Mac, PeerName, Subnet};
 use weave_names::QueryName;
 
-use crate::{app, engine::Engine, ops::{self, Record}};
+use crate::{
+    app,
+    engine::Engine,
+    ops::{self, Record},
+};
 
 mod data_plane;
 
@@ -34,7 +38,7 @@ pub(crate) struct Facts {
 pub(crate) struct DnsFacts {
     pub(crate) domain: String,
     pub(crate) listen: Vec<String>,
-    pub(crate) upstream: String,
+    pub(crate) upstream: Vec<String>,
     pub(crate) ttl: u32,
 }
 
@@ -84,7 +88,10 @@ pub(crate) fn lookup(engine: &Engine, name: &str) -> Result<Vec<IpAddr>, ApiErro
     let query = query.within(domain).ok_or_else(bad)?;
     let mut found: Vec<IpAddr> = names
         .records()
-        .filter(|(_, record)| QueryName::from_text(record.hostname.as_str()).is_some_and(|own| own.as_bytes() == query.as_bytes()))
+        .filter(|(_, record)| {
+            QueryName::from_text(record.hostname.as_str())
+                .is_some_and(|own| own.as_bytes() == query.as_bytes())
+        })
         .map(|(_, record)| record.address)
         .collect();
     found.sort();
@@ -248,7 +255,7 @@ fn dns(engine: &Engine, facts: &DnsFacts) -> DnsReport {
     DnsReport {
         domain: facts.domain.clone(),
         listen: facts.listen.clone(),
-        upstream: vec![facts.upstream.clone()],
+        upstream: facts.upstream.clone(),
         ttl: facts.ttl,
         entries,
     }

@@ -66,6 +66,11 @@ impl Forwarder {
         Self { servers, cache: Mutex::default(), patience, first: AtomicUsize::new(0) }
     }
 
+    /// The servers that would be asked now.
+    pub(crate) fn servers(&self) -> Vec<SocketAddr> {
+        self.servers.current(Instant::now()).to_vec()
+    }
+
     /// The answer, if we have it.
     pub(crate) fn cached(&self, query: &Query) -> Option<Relayed> {
         let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);

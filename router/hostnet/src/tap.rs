@@ -18,9 +18,6 @@ pub const VNET_LEN: usize = 10;
 /// The longest name of an interface, bytes (`IFNAMSIZ` less the terminating zero).
 const MAX_NAME: usize = libc::IFNAMSIZ - 1;
 
-/// Frames that may wait in the device for us, per queue. Bursts of small packets overrun the default of 500;
-/// entries are whole bursts, so this is also the bound on what a stalled reader holds.
-
 // linux/if_tun.h; libc has the ioctl numbers and not these flags.
 const TUN_F_CSUM: libc::c_uint = 0x01;
 const TUN_F_TSO4: libc::c_uint = 0x02;

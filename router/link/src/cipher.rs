@@ -42,15 +42,20 @@ impl Cipher for ChaChaPoly {
     fn encrypt(&self, counter: u64, authtext: &[u8], plaintext: &[u8], out: &mut [u8]) -> usize {
         let (sealed, tag_out) = out.split_at_mut(plaintext.len());
         sealed.copy_from_slice(plaintext);
-        let tag = self
-            .aead()
-            .encrypt_in_place_detached(&nonce(counter), authtext, sealed)
-            .expect("a handshake message is far below the 256 GiB that ChaCha20-Poly1305 seals under one nonce");
+        let tag = self.aead().encrypt_in_place_detached(&nonce(counter), authtext, sealed).expect(
+            "a handshake message is far below the 256 GiB that ChaCha20-Poly1305 seals under one nonce",
+        );
         tag_out[..TAG].copy_from_slice(&tag);
         plaintext.len() + TAG
     }
 
-    fn decrypt(&self, counter: u64, authtext: &[u8], ciphertext: &[u8], out: &mut [u8]) -> Result<usize, Error> {
+    fn decrypt(
+        &self,
+        counter: u64,
+        authtext: &[u8],
+        ciphertext: &[u8],
+        out: &mut [u8],
+    ) -> Result<usize, Error> {
         let (sealed, tag) = ciphertext.split_last_chunk::<TAG>().ok_or(Error::Decrypt)?;
         let opened = out.get_mut(..sealed.len()).ok_or(Error::Decrypt)?;
         opened.copy_from_slice(sealed);

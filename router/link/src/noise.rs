@@ -12,7 +12,10 @@ use snow::{
 };
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::{cipher::ChaChaPoly, error::HandshakeError, handshake::Side, identity::Identity, secret::Secret, wire::MAX_MESSAGE};
+use crate::{
+    cipher::ChaChaPoly, error::HandshakeError, handshake::Side, identity::Identity, secret::Secret,
+    wire::MAX_MESSAGE,
+};
 
 /// The Noise protocol name (revision 34 of the specification).
 const PROTOCOL: &str = "Noise_XXpsk0_25519_ChaChaPoly_SHA256";

@@ -27,7 +27,8 @@ pub struct MeshStatus {
     pub targets: Vec<Target>,
     /// Data-plane routes: destination and the neighbour that is next.
     pub unicast_routes: Vec<(PeerName, PeerName)>,
-    /// Data-plane trees: source and the neighbours that we hand its broadcasts to.
+    /// Data-plane trees: source and the neighbours that we hand its broadcasts to. In a partial mesh of more than 200
+    /// peers only for ourselves as the source.
     pub broadcast_routes: Vec<(PeerName, Vec<PeerName>)>,
     /// Names that two routers claim.
     pub collisions: Vec<CollisionStatus>,

@@ -87,7 +87,9 @@ fn on_mesh(node: &mut Node, event: MeshEvent, now: Instant) {
             node.outputs.push_back(Output::PeerJoined { peer, nickname });
         }
         MeshEvent::PeerLeft { peer } => on_peer_left(node, peer, now),
-        MeshEvent::FactChanged { peer, ns, key, value } => on_fact(node, peer, ns, &key, value.as_deref(), now),
+        MeshEvent::FactChanged { peer, ns, key, value } => {
+            on_fact(node, peer, ns, &key, value.as_deref(), now)
+        }
         MeshEvent::Received { from, channel, bytes } => on_received(node, from, channel, &bytes, now),
         MeshEvent::RoutesChanged => node.is_forwarding_stale = true,
         MeshEvent::IncarnationBumped(incarnation) => node.outputs.push_back(Output::Incarnation(incarnation)),
@@ -163,15 +165,13 @@ fn on_attachment(
 }
 
 fn on_received(node: &mut Node, from: PeerName, channel: Channel, bytes: &[u8], now: Instant) {
-    match channel {
-        IPAM_CHANNEL => {
-            let result = node.ipam.as_mut().map(|ipam| ipam.handle_message(from, bytes, now));
-            if let Some(Err(error)) = result {
-                refuse(node, from, "a ring message", &error);
-            }
-        }
-        // A channel of a newer version: the mesh relays it all the same.
-        Channel(_) => {}
+    // A channel of a newer version is none of ours; the mesh relays it all the same.
+    if channel != IPAM_CHANNEL {
+        return;
+    }
+    let result = node.ipam.as_mut().map(|ipam| ipam.handle_message(from, bytes, now));
+    if let Some(Err(error)) = result {
+        refuse(node, from, "a ring message", &error);
     }
 }
 

@@ -159,7 +159,8 @@ impl Node {
 
     /// Takes names of ours away; gives their number.
     pub fn remove_names(&mut self, filter: &RemoveFilter, now: Instant) -> usize {
-        let changes: Vec<FactChange> = self.names.as_ref().map(|names| names.remove(filter)).unwrap_or_default();
+        let changes: Vec<FactChange> =
+            self.names.as_ref().map(|names| names.remove(filter)).unwrap_or_default();
         let count = changes.len();
         for change in changes {
             dispatch::publish_name(self, change, now);
@@ -247,7 +248,8 @@ impl Node {
     /// When something is due, and what.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let forwarding = self.is_forwarding_stale.then_some((self.forwarding_not_before, "forwarding snapshot"));
+        let forwarding =
+            self.is_forwarding_stale.then_some((self.forwarding_not_before, "forwarding snapshot"));
         let ipam = self.ipam.as_ref().and_then(Ipam::poll_timeout);
         [self.mesh.poll_timeout(), ipam, forwarding].into_iter().flatten().min_by_key(|(at, _)| *at)
     }

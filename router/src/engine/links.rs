@@ -73,7 +73,17 @@ impl Engine {
     }
 
     fn on_opened(&mut self, opened: OpenedLink) {
-        let OpenedLink { link, dial, remote, established, sleeve_index, connection, outbox, farewell, is_blocked } = opened;
+        let OpenedLink {
+            link,
+            dial,
+            remote,
+            established,
+            sleeve_index,
+            connection,
+            outbox,
+            farewell,
+            is_blocked,
+        } = opened;
         let hello = &established.remote;
         let info = LinkInfo {
             peer: hello.name,
@@ -96,7 +106,10 @@ impl Engine {
             remote_index: hello.sleeve_index,
             keys: data_keys(&established.encryption, &established.keys),
         };
-        self.links.insert(link, LiveLink { connection, peer: data.peer, outbox, farewell, is_blocked, data: Some(data) });
+        self.links.insert(
+            link,
+            LiveLink { connection, peer: data.peer, outbox, farewell, is_blocked, data: Some(data) },
+        );
         self.node.handle_link_opened(link, info, clock::now());
     }
 

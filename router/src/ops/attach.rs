@@ -6,7 +6,8 @@ use std::{
 };
 
 use weave_api::{
-    AddressesResponse, ApiError, AttachRequest, AttachResponse, Call as _, ContainerRef, DetachRequest, ErrorCode,
+    AddressesResponse, ApiError, AttachRequest, AttachResponse, Call as _, ContainerRef, DetachRequest,
+    ErrorCode,
 };
 use weave_hostnet::{AttachSpec, Attached, NetnsRef, names, pid_of_container};
 use weave_model::{AddressSpec, ContainerId, Interface};
@@ -72,7 +73,8 @@ impl Ops {
 
     fn refuse_unsupported(&self, request: &AttachRequest) -> Result<(), ApiError> {
         if request.rewrite_hosts || !request.add_hosts.is_empty() {
-            let message = "/etc/hosts of a container can be rewritten only for containers of a container engine";
+            let message =
+                "/etc/hosts of a container can be rewritten only for containers of a container engine";
             return Err(ApiError::new(ErrorCode::BadRequest, message)
                 .with_hint("leave out --rewrite-hosts and --add-host; names are answered by DNS"));
         }
@@ -178,7 +180,8 @@ impl Ops {
         let record = record.clone();
         self.engine
             .run(move |engine, now| {
-                let addresses: Vec<_> = record.addresses.iter().map(|interface| interface.address()).collect();
+                let addresses: Vec<_> =
+                    record.addresses.iter().map(|interface| interface.address()).collect();
                 for (name, address) in
                     record.names.iter().flat_map(|name| addresses.iter().map(move |address| (name, *address)))
                 {
@@ -310,8 +313,11 @@ impl Ops {
         }
         match pid_of_container(container.as_str()) {
             Some(pid) => Ok(PathBuf::from(format!("/proc/{pid}/ns/net"))),
-            None => Err(ApiError::new(ErrorCode::NotFound, format!("no running container {container} on this host"))
-                .with_hint("give --netns PATH or --pid N if the container has another id here")),
+            None => Err(ApiError::new(
+                ErrorCode::NotFound,
+                format!("no running container {container} on this host"),
+            )
+            .with_hint("give --netns PATH or --pid N if the container has another id here")),
         }
     }
 }

@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use weave_api::{
     AddressesResponse, AllocateRequest, ApiError, Call as _, ClaimRequest, ConnectRequest, DnsAddRequest,
-    DnsLookupRequest, DnsLookupResponse, DnsRemoveRequest, DnsResponse, ErrorCode, ForgetRequest, FreeRequest,
-    LeaveRequest, LeaveResponse, ListResponse, LookupRequest, PrimeRequest, PrimeResponse, PsRequest, PsResponse,
-    ReadyResponse, Report, RmpeerRequest, RmpeerResponse, TakenOver, TargetsResponse,
+    DnsLookupRequest, DnsLookupResponse, DnsRemoveRequest, DnsResponse, ErrorCode, ForgetRequest,
+    FreeRequest, LeaveRequest, LeaveResponse, ListResponse, LookupRequest, PrimeRequest, PrimeResponse,
+    PsRequest, PsResponse, ReadyResponse, Report, RmpeerRequest, RmpeerResponse, TakenOver, TargetsResponse,
 };
 use weave_control::{Command, Reply as Answer};
 use weave_ipam::Reply;
@@ -94,7 +94,8 @@ impl Ops {
             .await
             .map_err(stopping)?;
         let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
-        identity::save_targets(&self.store, &targets).map_err(|error| ApiError::internal(format!("{error:#}")))?;
+        identity::save_targets(&self.store, &targets)
+            .map_err(|error| ApiError::internal(format!("{error:#}")))?;
         Ok(TargetsResponse { targets })
     }
 
@@ -154,7 +155,8 @@ impl Ops {
         self.engine
             .run(|engine, _| {
                 let mut list = ListResponse { addresses_by_owner: std::collections::BTreeMap::new() };
-                for (owner, address) in engine.node.ipam().into_iter().flat_map(weave_ipam::Ipam::allocations) {
+                for (owner, address) in engine.node.ipam().into_iter().flat_map(weave_ipam::Ipam::allocations)
+                {
                     list.addresses_by_owner.entry(owner.clone()).or_default().push(address);
                 }
                 list
@@ -180,7 +182,10 @@ impl Ops {
     async fn ps(&self, request: PsRequest) -> Result<PsResponse, ApiError> {
         let wanted = |id: &ContainerId| {
             request.containers.is_empty()
-                || request.containers.iter().any(|asked| id == asked || id.as_str().starts_with(asked.as_str()))
+                || request
+                    .containers
+                    .iter()
+                    .any(|asked| id == asked || id.as_str().starts_with(asked.as_str()))
         };
         let mut containers: Vec<_> = self.attached().iter().map(report::container).collect();
         containers.retain(|container| wanted(&container.id));
@@ -202,12 +207,15 @@ impl Ops {
         };
         if addresses.is_empty() {
             let message = format!("container {container} has no address here to give the name {name}");
-            return Err(ApiError::new(ErrorCode::NotFound, message).with_hint("attach it first, or name the addresses"));
+            return Err(ApiError::new(ErrorCode::NotFound, message)
+                .with_hint("attach it first, or name the addresses"));
         }
         let entries = addresses.len() as u64;
         self.engine
             .run(move |engine, now| {
-                addresses.iter().try_for_each(|address| engine.node.add_name(&container, &name, *address, now))
+                addresses
+                    .iter()
+                    .try_for_each(|address| engine.node.add_name(&container, &name, *address, now))
             })
             .await
             .map_err(stopping)?
@@ -241,7 +249,11 @@ impl Ops {
 
     async fn dns_lookup(&self, request: DnsLookupRequest) -> Result<DnsLookupResponse, ApiError> {
         self.need_dns()?;
-        let found = self.engine.run(move |engine, _| report::lookup(engine, &request.name)).await.map_err(stopping)?;
+        let found = self
+            .engine
+            .run(move |engine, _| report::lookup(engine, &request.name))
+            .await
+            .map_err(stopping)?;
         Ok(DnsLookupResponse { addresses: found? })
     }
 
@@ -250,10 +262,15 @@ impl Ops {
         let mut taken_over = Vec::new();
         for text in request.peers {
             let wanted = text.clone();
-            let found = self.engine.run(move |engine, now| find_peer(engine, &wanted, now)).await.map_err(stopping)?;
+            let found = self
+                .engine
+                .run(move |engine, now| find_peer(engine, &wanted, now))
+                .await
+                .map_err(stopping)?;
             let (peer, is_alive) = found?;
             if is_alive && !request.force {
-                let message = format!("{text} is alive: its containers use the addresses that would be taken over");
+                let message =
+                    format!("{text} is alive: its containers use the addresses that would be taken over");
                 return Err(ApiError::new(ErrorCode::PeerAlive, message)
                     .with_hint("stop it first; with --force, only if it is certain to be gone"));
             }
@@ -279,7 +296,11 @@ impl Ops {
     }
 
     fn need_ipam(&self) -> Result<(), ApiError> {
-        if self.has_ipam { Ok(()) } else { Err(ApiError::disabled("address allocation", "--ipalloc-range \"\"")) }
+        if self.has_ipam {
+            Ok(())
+        } else {
+            Err(ApiError::disabled("address allocation", "--ipalloc-range \"\""))
+        }
     }
 
     fn need_dns(&self) -> Result<(), ApiError> {
@@ -302,7 +323,8 @@ fn parse_targets(texts: &[String]) -> Result<Vec<Target>, ApiError> {
     texts
         .iter()
         .map(|text| {
-            text.parse().map_err(|error| ApiError::new(ErrorCode::BadRequest, format!("peer `{text}`: {error}")))
+            text.parse()
+                .map_err(|error| ApiError::new(ErrorCode::BadRequest, format!("peer `{text}`: {error}")))
         })
         .collect()
 }
@@ -322,8 +344,9 @@ fn find_peer(
         status.peers.iter().filter(|peer| peer.nickname == text).map(|peer| peer.name).collect();
     match named.as_slice() {
         [name] => Ok((*name, alive(*name))),
-        [] => Err(ApiError::new(ErrorCode::NotFound, format!("no peer is called {text}"))
-            .with_hint("`weave status ipam` lists the owners of addresses; give the name, six bytes like a MAC")),
+        [] => Err(ApiError::new(ErrorCode::NotFound, format!("no peer is called {text}")).with_hint(
+            "`weave status ipam` lists the owners of addresses; give the name, six bytes like a MAC",
+        )),
         several => Err(ApiError::new(
             ErrorCode::Conflict,
             format!("{} peers are called {text}; give the name, six bytes like a MAC", several.len()),

@@ -10,13 +10,18 @@ use super::{Obtained, Ops, Record, host_error};
 
 impl Ops {
     /// Puts addresses on the bridge, so that this host reaches the network. Runs to its end like `attach`.
-    pub(crate) async fn expose(self: &Arc<Self>, request: ExposeRequest) -> Result<AddressesResponse, ApiError> {
+    pub(crate) async fn expose(
+        self: &Arc<Self>,
+        request: ExposeRequest,
+    ) -> Result<AddressesResponse, ApiError> {
         if request.fqdn.is_some() && !self.facts.has_dns() {
             return Err(ApiError::disabled("the name service", "--no-dns"));
         }
         let obtained = self.obtain(&ContainerId::expose(), &request.addresses, request.timeout()).await?;
         let ops = Arc::clone(self);
-        tokio::spawn(async move { ops.expose_obtained(obtained, request).await }).await.map_err(ApiError::internal)?
+        tokio::spawn(async move { ops.expose_obtained(obtained, request).await })
+            .await
+            .map_err(ApiError::internal)?
     }
 
     async fn expose_obtained(
@@ -51,7 +56,12 @@ impl Ops {
         Ok(AddressesResponse { container, addresses })
     }
 
-    fn exposed_record(&self, before: Option<&Record>, added: &[Interface], request: &ExposeRequest) -> Record {
+    fn exposed_record(
+        &self,
+        before: Option<&Record>,
+        added: &[Interface],
+        request: &ExposeRequest,
+    ) -> Record {
         let mut addresses: Vec<Interface> = before.map(|record| record.addresses.clone()).unwrap_or_default();
         addresses.extend(added);
         addresses.sort();
@@ -116,7 +126,10 @@ impl Ops {
         record.addresses.retain(|address| !going.contains(address));
         if record.addresses.is_empty() {
             let mac = record.mac;
-            self.engine.run(move |engine, now| engine.node.detach(mac, now)).await.map_err(super::stopping)?;
+            self.engine
+                .run(move |engine, now| engine.node.detach(mac, now))
+                .await
+                .map_err(super::stopping)?;
             self.forget_record(&container).await?;
             self.masquerade(None)?;
         } else {

@@ -55,12 +55,17 @@ impl Ops {
             tokio::time::sleep(SWEEP).await;
             match self.sweep_once(&missing).await {
                 Ok(now_missing) => missing = now_missing,
-                Err(error) => tracing::warn!(error = format!("{error:#}"), "cannot look for vanished containers"),
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "cannot look for vanished containers")
+                }
             }
         }
     }
 
-    async fn sweep_once(&self, missing_before: &BTreeSet<ContainerId>) -> anyhow::Result<BTreeSet<ContainerId>> {
+    async fn sweep_once(
+        &self,
+        missing_before: &BTreeSet<ContainerId>,
+    ) -> anyhow::Result<BTreeSet<ContainerId>> {
         if self.records().keys().all(|container| *container == ContainerId::expose()) {
             return Ok(BTreeSet::new());
         }

@@ -278,14 +278,25 @@ impl Linker {
         if self.events.send(LinkEvent::Opened(Box::new(opened))).await.is_err() {
             return;
         }
-        let writer = Writer { link, events: self.events.clone(), connection: connection.clone(), farewell, is_blocked };
+        let writer = Writer {
+            link,
+            events: self.events.clone(),
+            connection: connection.clone(),
+            farewell,
+            is_blocked,
+        };
         let writing = tokio::spawn(writer.run(send, waiting));
         let reason = self.read_all(link, &connection, receive).await;
         writing.abort();
         let _ = self.events.send(LinkEvent::Closed { link, reason }).await;
     }
 
-    async fn read_all(&self, link: LinkId, connection: &quinn::Connection, mut receive: quinn::RecvStream) -> String {
+    async fn read_all(
+        &self,
+        link: LinkId,
+        connection: &quinn::Connection,
+        mut receive: quinn::RecvStream,
+    ) -> String {
         let mut received = BytesMut::new();
         loop {
             match frame::take(&mut received, MAX_MESSAGE) {
@@ -364,7 +375,9 @@ async fn read_message(receive: &mut quinn::RecvStream, received: &mut BytesMut) 
             Ok(Some(message)) => return Ok(message),
             Ok(None) => {}
             Err(frame::TooLong(len)) => {
-                return Err(Failure::passing(format!("the other side sent {len} bytes in one handshake message")));
+                return Err(Failure::passing(format!(
+                    "the other side sent {len} bytes in one handshake message"
+                )));
             }
         }
         let chunk = receive

@@ -37,7 +37,6 @@ struct Train {
 struct Inbox {
     queue: VecDeque<Train>,
     waker: Option<Waker>,
-    dropped: u64,
 }
 
 /// The queue between the workers and quinn.
@@ -51,7 +50,6 @@ impl QuicInbox {
         let waker = {
             let mut inbox = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if inbox.queue.len() >= MAX_QUEUED {
-                inbox.dropped += 1;
                 return;
             }
             inbox.queue.push_back(Train { from, bytes, segment });
@@ -60,11 +58,6 @@ impl QuicInbox {
         if let Some(waker) = waker {
             waker.wake();
         }
-    }
-
-    /// QUIC datagrams that found the queue full since the start.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).dropped
     }
 }
 
@@ -106,11 +99,7 @@ fn copy_next(train: &mut Train, buf: &mut [u8]) -> RecvMeta {
     let datagram = train.bytes.split_to(train.segment.min(train.bytes.len()));
     let len = datagram.len().min(buf.len());
     buf[..len].copy_from_slice(&datagram[..len]);
-    let mut meta = RecvMeta::default();
-    meta.addr = train.from;
-    meta.len = len;
-    meta.stride = len;
-    meta
+    RecvMeta { addr: train.from, len, stride: len, ..RecvMeta::default() }
 }
 
 /// The form of an IPv4 address in which quinn knows its peers when its socket is an IPv6 one.

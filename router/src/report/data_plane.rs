@@ -22,8 +22,12 @@ pub(super) fn build(engine: &Engine) -> DataPlaneReport {
         total.rx_packets += link.received_datagrams;
         total.rx_bytes += link.received_bytes;
     }
-    let drops =
-        counters.drops.iter().filter(|(_, n)| **n > 0).map(|(reason, n)| ((*reason).to_owned(), *n)).collect();
+    let drops = counters
+        .drops
+        .iter()
+        .filter(|(_, n)| **n > 0)
+        .map(|(reason, n)| ((*reason).to_owned(), *n))
+        .collect();
     DataPlaneReport { links, total, drops }
 }
 

@@ -114,8 +114,9 @@ fn step(world: &mut World, with_faults: bool) -> Result<(), Failure> {
             Ok(())
         }
         _ => {
-            let dead: Vec<usize> =
-                (0..world.hosts.len()).filter(|i| world.hosts[*i].node.is_none() && !world.hosts[*i].is_lost).collect();
+            let dead: Vec<usize> = (0..world.hosts.len())
+                .filter(|i| world.hosts[*i].node.is_none() && !world.hosts[*i].is_lost)
+                .collect();
             match dead.as_slice() {
                 [] => Ok(()),
                 some => {

@@ -64,7 +64,8 @@ fn graph(status: &MeshStatus) -> BTreeMap<PeerName, Vec<PeerName>> {
         .peers
         .iter()
         .map(|peer| {
-            let mut far: Vec<PeerName> = peer.links.iter().filter(established).map(|link| link.peer).collect();
+            let mut far: Vec<PeerName> =
+                peer.links.iter().filter(established).map(|link| link.peer).collect();
             far.sort();
             (peer.name, far)
         })
@@ -77,7 +78,8 @@ impl World {
     /// # Errors
     /// The first disagreement.
     pub fn check_agreement(&self) -> Result<(), Failure> {
-        let living: Vec<usize> = (0..self.hosts.len()).filter(|host| self.hosts[*host].node.is_some()).collect();
+        let living: Vec<usize> =
+            (0..self.hosts.len()).filter(|host| self.hosts[*host].node.is_some()).collect();
         let Some(&first) = living.first() else { return Ok(()) };
         let expected_names: Vec<PeerName> = living.iter().map(|host| self.hosts[*host].name).collect();
         let reference = self.view(first);
@@ -119,14 +121,20 @@ impl World {
             .flat_map(|host| host.containers.values())
             .flat_map(|container| {
                 let name = container.name.clone();
-                container.addresses.iter().filter_map(move |a| Some(format!("{} {}", name.clone()?, a.address())))
+                container
+                    .addresses
+                    .iter()
+                    .filter_map(move |a| Some(format!("{} {}", name.clone()?, a.address())))
             })
             .collect();
         expected.sort();
         if names == expected {
             return Ok(());
         }
-        Err(Failure::Disagreement { host: 0, about: format!("names are {names:?}, containers are {expected:?}") })
+        Err(Failure::Disagreement {
+            host: 0,
+            about: format!("names are {names:?}, containers are {expected:?}"),
+        })
     }
 
     fn universe(&self) -> u128 {

@@ -54,7 +54,12 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn new(index: usize, targets: Vec<Target>, peers_expected: usize, ranges: Vec<Subnet>) -> Self {
+    pub(crate) fn new(
+        index: usize,
+        targets: Vec<Target>,
+        peers_expected: usize,
+        ranges: Vec<Subnet>,
+    ) -> Self {
         let name = PeerName([2, 0, 0, 0, (index >> 8) as u8, index as u8]);
         Self {
             index,

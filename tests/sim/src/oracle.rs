@@ -15,12 +15,21 @@ pub(crate) struct Oracle {
 
 impl Oracle {
     /// A container was given addresses.
-    pub(crate) fn granted(&mut self, host: usize, container: &ContainerId, addresses: &[Interface]) -> Result<(), Failure> {
+    pub(crate) fn granted(
+        &mut self,
+        host: usize,
+        container: &ContainerId,
+        addresses: &[Interface],
+    ) -> Result<(), Failure> {
         for interface in addresses {
             let holder = (host, container.clone());
             match self.holder_by_address.insert(interface.address(), holder.clone()) {
                 Some(before) if before != holder => {
-                    return Err(Failure::HeldTwice { address: interface.address(), first: before, second: holder });
+                    return Err(Failure::HeldTwice {
+                        address: interface.address(),
+                        first: before,
+                        second: holder,
+                    });
                 }
                 Some(_) | None => self.grants += 1,
             }

@@ -126,8 +126,12 @@ impl World {
     /// The node dies. Its neighbours learn of it by silence.
     pub(crate) fn kill(&mut self, host: usize) {
         self.hosts[host].stop();
-        let ends: Vec<(End, End)> =
-            self.peer_of.iter().filter(|(end, _)| end.host == host).map(|(end, peer)| (*end, *peer)).collect();
+        let ends: Vec<(End, End)> = self
+            .peer_of
+            .iter()
+            .filter(|(end, _)| end.host == host)
+            .map(|(end, peer)| (*end, *peer))
+            .collect();
         for (end, peer) in ends {
             self.disconnect(end);
             self.schedule(IDLE_TIMEOUT, Happening::Closed { at: peer, why: "no answer".to_owned() });
@@ -283,8 +287,12 @@ impl World {
     /// Blocks a direction; links over it notice even if nobody sends.
     pub(crate) fn block(&mut self, from: usize, to: usize) {
         self.weather.blocked.insert((from, to));
-        let ends: Vec<End> =
-            self.peer_of.iter().filter(|(end, peer)| end.host == to && peer.host == from).map(|(end, _)| *end).collect();
+        let ends: Vec<End> = self
+            .peer_of
+            .iter()
+            .filter(|(end, peer)| end.host == to && peer.host == from)
+            .map(|(end, _)| *end)
+            .collect();
         for end in ends {
             self.note_blocked(end);
         }
@@ -379,7 +387,10 @@ impl World {
         if let Some(&peer) = self.peer_of.get(&end) {
             let last = self.wires.get(&peer).and_then(|wire| wire.under_way.back()).map(|(at, _)| *at);
             let at = last.unwrap_or(self.now).max(self.now + self.weather.latency);
-            self.schedule_at(at, Happening::Closed { at: peer, why: format!("closed by the other side: {why}") });
+            self.schedule_at(
+                at,
+                Happening::Closed { at: peer, why: format!("closed by the other side: {why}") },
+            );
         }
         self.schedule(Duration::ZERO, Happening::Closed { at: end, why: why.to_owned() });
     }
@@ -391,7 +402,8 @@ impl World {
             Target::Host { .. } => None,
         };
         let open = found.filter(|&to| {
-            self.hosts.get(to).is_some_and(|there| there.node.is_some()) && self.weather.is_open_both_ways(host, to)
+            self.hosts.get(to).is_some_and(|there| there.node.is_some())
+                && self.weather.is_open_both_ways(host, to)
         });
         let Some(to) = open else {
             self.schedule(DIAL_TIMEOUT, Happening::DialFailed { host, life, dial });
@@ -450,4 +462,3 @@ impl World {
         }
     }
 }
-

@@ -48,7 +48,8 @@ impl Mesh {
     /// Takes one message from a link.
     ///
     /// # Errors
-    /// When the message cannot have come from an honest router of this version. The caller closes the link, and says so.
+    /// When the message cannot have come from an honest router of this version. The caller closes the link, reports that with
+    /// [`Mesh::handle_link_closed`], and says whose fault it was.
     pub fn handle_message(&mut self, link: LinkId, bytes: &[u8], now: Instant) -> Result<(), MessageError> {
         if self.links.link(link).is_none() {
             // It was closed by us, and this was on its way.
@@ -61,7 +62,7 @@ impl Mesh {
             self.confirm_link(link, now);
         }
         match message {
-            Message::Hash(sum) => self.handle_hash(link, sum),
+            Message::Hash(sum) => self.handle_hash(link, sum, now),
             Message::Digest { scope, stamps } => self.handle_digest(link, scope, &stamps, now),
             Message::Want(stamps) => self.handle_want(link, &stamps),
             Message::Facts(deltas) => {
@@ -80,11 +81,14 @@ impl Mesh {
         Ok(())
     }
 
-    fn handle_hash(&mut self, id: LinkId, sum: u64) {
+    fn handle_hash(&mut self, id: LinkId, sum: u64, now: Instant) {
         if sum == self.peers.hash() {
             return;
         }
         self.counters.mismatches += 1;
+        if !self.motion.may_answer(self.peers.len(), now) {
+            return;
+        }
         if let Some(link) = self.links.link_mut(id) {
             link.outbox.digest(Scope::Full);
             self.ready.insert(id);

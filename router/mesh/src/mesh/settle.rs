@@ -13,6 +13,10 @@ use crate::{CloseReason, Config, Event, Namespace, Routes, graph::Plane, peers::
 
 /// Shortest time between two comparisons, with up to a hundred peers; in proportion beyond.
 const EXCHANGE_MIN: Duration = Duration::from_millis(300);
+/// Shortest time between two digests while things move, for each peer beyond the first few: some 14 bytes in 10 ms.
+const ANSWER_PAUSE: Duration = Duration::from_millis(10);
+/// Peers up to which digests are too small to be worth a pause.
+const FEW: usize = 64;
 /// How long links beyond the limit are kept before one that is not needed is given up.
 const SURPLUS: Duration = Duration::from_secs(4);
 
@@ -27,6 +31,8 @@ pub(super) struct Motion {
     quiet_from: Instant,
     /// When something changed last.
     changed_at: Instant,
+    /// When a hash that differs is answered even though something changed just now.
+    answer_from: Instant,
     /// Who is in reach may have changed.
     is_graph_stale: bool,
 }
@@ -49,8 +55,20 @@ impl Motion {
             collect_at: now + config.collect,
             quiet_from: now,
             changed_at: now,
+            answer_from: now,
             is_graph_stale: false,
         }
+    }
+
+    /// Whether a hash that differs is worth a digest. While changes are on their way hashes differ without need, so then
+    /// only now and then.
+    pub(super) fn may_answer(&mut self, peers: usize, now: Instant) -> bool {
+        let is_quiet = now.saturating_duration_since(self.changed_at) >= EXCHANGE_MIN;
+        let answers = is_quiet || now >= self.answer_from;
+        if answers {
+            self.answer_from = now + ANSWER_PAUSE * peers.saturating_sub(FEW) as u32;
+        }
+        answers
     }
 }
 
@@ -204,7 +222,7 @@ impl Mesh {
         self.reroute();
     }
 
-    /// Gives up a link above the limit whose peer stays in reach without it.
+    /// Gives up links above the limit whose peers stay in reach without them.
     pub(super) fn give_up_surplus(&mut self, now: Instant) {
         let limit = self.config.conn_limit;
         if limit == 0 || self.links.len() <= limit {
@@ -219,11 +237,15 @@ impl Mesh {
             return;
         }
         self.motion.surplus_at = Some(now + self.random.around(SURPLUS));
-        let spare = self.links.iter().filter(|(_, link)| self.peers.is_reached_without_link(link.info.peer));
-        let spare: Vec<LinkId> = spare.map(|(id, _)| id).collect();
-        let pick = self.random.below(spare.len());
-        if let Some(id) = spare.get(pick) {
-            self.close_link(*id, CloseReason::Surplus, now);
+        // A third of them at a time: who is closed out may want to link elsewhere first.
+        for _ in 0..(self.links.len() - limit).div_ceil(3) {
+            let spare =
+                self.links.iter().filter(|(_, link)| self.peers.is_reached_without_link(link.info.peer));
+            let spare: Vec<LinkId> = spare.map(|(id, _)| id).collect();
+            let pick = self.random.below(spare.len());
+            if let Some(id) = spare.get(pick) {
+                self.close_link(*id, CloseReason::Surplus, now);
+            }
         }
     }
 }

@@ -16,6 +16,9 @@ use crate::{
 /// Names that two routers claim, kept for status.
 const MAX_COLLISIONS: usize = 64;
 
+/// Peers up to which the broadcast trees of all sources are shown.
+const SHOWN_TREES: usize = 200;
+
 /// A second claim to a name.
 #[derive(Debug)]
 pub(super) struct Collision {
@@ -29,7 +32,10 @@ impl Mesh {
     #[must_use]
     pub fn status(&self, now: Instant) -> MeshStatus {
         let own = self.peers.own();
-        let broadcast_routes = self.peers.reachable().map(|source| {
+        // In a big partial mesh each tree takes a while to compute, so only ours is shown.
+        let shows_all = self.data.is_full_mesh() || self.peers.reachable_len() <= SHOWN_TREES;
+        let sources = self.peers.reachable().filter(|source| shows_all || *source == self.peers.me());
+        let broadcast_routes = sources.map(|source| {
             let hops = self.data.broadcast_hops(source).into_iter();
             (source, hops.filter_map(|link| self.links.link(link).map(|l| l.info.peer)).collect())
         });

@@ -8,9 +8,9 @@
 
 mod chaos;
 mod cost;
-mod diag;
 mod identity;
 mod limit;
 mod recovery;
 mod shapes;
 mod sim;
+mod trust;

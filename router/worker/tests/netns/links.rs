@@ -1,13 +1,18 @@
 //! The life of a link.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
-use weave_sleeve::Suite;
+use weave_sleeve::{DownReason, Suite};
 use weave_worker::WorkerEvent;
 
 use crate::{
-    rig::{self, Host, LinkStyle, PORT, connect, inside, ip, now, wait_until},
-    traffic::{exchange, pair},
+    rig::{self, Host, LinkStyle, PORT, connect, ip, now, wait_until},
+    traffic::{exchange, pair, stream, within},
 };
 
 const AES: LinkStyle = LinkStyle { suite: Some(Suite::Aes256Gcm), is_ipv6: false };
@@ -33,16 +38,61 @@ pub fn a_black_hole_is_left_within_seconds() {
     // The far end of the cable takes less than the near end gives, and nobody says so.
     ip(&format!("-n {} link set u1 mtu 1350", hosts[1].name));
     let start = now();
-    let command = format!("timeout 8 iperf3 -c {} -t 6", Host::overlay(2));
-    let server = rig::spawn(&hosts[1].container, "iperf3 -s -1");
-    let _traffic = std::thread::spawn(move || {
-        rig::wait_until("iperf3 answers", || inside("c1", &command).is_ok());
-        drop(server);
+    let is_over = AtomicBool::new(false);
+    let event = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                stream(1, 2, Host::overlay(2), 20 << 20);
+            }
+        });
+        let event = routers[0].wait_for("a smaller size", |e| matches!(e, WorkerEvent::LinkMtu { .. }));
+        is_over.store(true, Ordering::Relaxed);
+        event
     });
-    let event = routers[0].wait_for("a smaller size", |e| matches!(e, WorkerEvent::LinkMtu { .. }));
     assert!(now() - start < Duration::from_secs(4), "{:?}", now() - start);
     assert!(matches!(event, WorkerEvent::LinkMtu { mtu, .. } if mtu <= 1260), "{event:?}");
-    _traffic.join().unwrap();
+    exchange(1, 2);
+}
+
+pub fn a_cut_link_is_reported_and_comes_back() {
+    let (hosts, routers, _) = pair(1500, 1400, AES);
+    ip(&format!("-n {} link set u1 down", hosts[1].name));
+    let socket = within(1, || UdpSocket::bind("0.0.0.0:0").unwrap());
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                // Whoever sends into a cut cable gets no error.
+                socket.send_to(&[1; 100], (Host::overlay(2), 9)).unwrap();
+                thread::park_timeout(Duration::from_millis(50));
+            }
+        });
+        let event = routers[0].wait_for("the cut", |e| matches!(e, WorkerEvent::LinkDown { .. }));
+        assert_eq!(event, WorkerEvent::LinkDown { link: rig::link(2), reason: DownReason::StoppedAnswering });
+        assert!(!routers[0].workers.counters().links[&rig::link(2)].is_up);
+        ip(&format!("-n {} link set u1 up", hosts[1].name));
+        routers[0].wait_for("the link again", |e| matches!(e, WorkerEvent::LinkUp { .. }));
+        is_over.store(true, Ordering::Relaxed);
+    });
+    exchange(1, 2);
+}
+
+pub fn a_removed_link_is_forgotten() {
+    let (_hosts, routers, _) = pair(1500, 1400, AES);
+    exchange(1, 2);
+    routers[1].workers.remove_link(rig::link(1));
+    assert!(routers[1].workers.counters().links.is_empty());
+    let before = routers[1].workers.counters().drops["unknown_receiver"];
+    let socket = within(1, || UdpSocket::bind("0.0.0.0:0").unwrap());
+    wait_until("datagrams of the other end are strangers'", || {
+        socket.send_to(&[1; 100], (Host::overlay(2), 9)).unwrap();
+        routers[1].workers.counters().drops["unknown_receiver"] > before
+    });
+    // Both ends make up their minds to try again, with fresh state.
+    let (left, right) = (rig::params(1, 2, AES), rig::params(2, 1, AES));
+    routers[0].workers.add_link(left);
+    routers[1].workers.add_link(right);
+    routers[0].wait_for("the link again", |e| matches!(e, WorkerEvent::LinkUp { .. }));
     exchange(1, 2);
 }
 

@@ -17,7 +17,7 @@ use std::{panic, process::ExitCode};
 /// A test and its name.
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 14] = [
+const TESTS: [Test; 16] = [
     ("containers_talk_over_an_encrypted_link", traffic::containers_talk_over_an_encrypted_link),
     ("containers_talk_over_a_chacha_link", traffic::containers_talk_over_a_chacha_link),
     ("containers_talk_over_a_clear_link", traffic::containers_talk_over_a_clear_link),
@@ -30,6 +30,8 @@ const TESTS: [Test; 14] = [
     ("quic_shares_the_port", strangers::quic_shares_the_port),
     ("the_largest_size_is_found", links::the_largest_size_is_found),
     ("a_black_hole_is_left_within_seconds", links::a_black_hole_is_left_within_seconds),
+    ("a_cut_link_is_reported_and_comes_back", links::a_cut_link_is_reported_and_comes_back),
+    ("a_removed_link_is_forgotten", links::a_removed_link_is_forgotten),
     ("a_peer_that_moves_is_followed", links::a_peer_that_moves_is_followed),
     ("an_idle_link_sends_nothing", links::an_idle_link_sends_nothing),
 ];

@@ -93,7 +93,7 @@ pub fn exchange(one: u8, other: u8) {
 }
 
 /// A TCP stream whose every byte is checked, with answers on the way.
-fn stream(from: u8, to: u8, address: IpAddr, length: usize) {
+pub fn stream(from: u8, to: u8, address: IpAddr, length: usize) {
     let listener = within(to, || TcpListener::bind(SocketAddr::new(address, 0)).unwrap());
     let target = listener.local_addr().unwrap();
     let mut sender = within(from, || TcpStream::connect_timeout(&target, DEADLINE).unwrap());
