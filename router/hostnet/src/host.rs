@@ -21,6 +21,11 @@ use crate::{
     netns,
 };
 
+/// How often, and after which pause each, a table is asked for again that the kernel is still reading out for a caller
+/// who gave up.
+const MAX_BUSY_TRIES: u32 = 200;
+const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+
 /// Most different warnings that are kept for [`Host::take_warnings`].
 const MAX_WARNINGS: usize = 64;
 
@@ -35,6 +40,9 @@ pub struct Host {
     /// Where the socket lives, if not in the namespace of this process.
     inside: Option<Arc<Netns>>,
     warnings: Arc<Mutex<BTreeSet<Warning>>>,
+    /// Held while a table is read: the kernel reads out one table at a time to a socket and answers `EBUSY` to a
+    /// second request (`netlink_dump_start` in net/netlink/af_netlink.c).
+    reading: Arc<tokio::sync::Mutex<()>>,
     connection: Arc<Connection>,
 }
 
@@ -77,6 +85,7 @@ impl Host {
             handle,
             inside,
             warnings: Arc::default(),
+            reading: Arc::default(),
             connection: Arc::new(Connection(tokio::spawn(connection))),
         })
     }
@@ -170,6 +179,28 @@ impl Host {
 
     /// Sends a request for a table and hands every part of the answer to `pick`.
     pub(crate) async fn dump<T>(
+        &self,
+        message: RouteNetlinkMessage,
+        doing: &str,
+        mut pick: impl FnMut(RouteNetlinkMessage) -> Option<T>,
+    ) -> Result<Vec<T>, HostError> {
+        let _reading = self.reading.lock().await;
+        let mut tries = 0;
+        loop {
+            match self.dump_once(message.clone(), doing, &mut pick).await {
+                // A caller that gave up left its table unread; the socket's task reads it to the end by itself.
+                Err(HostError::Kernel { ref source, .. })
+                    if source.raw_os_error() == Some(libc::EBUSY) && tries < MAX_BUSY_TRIES =>
+                {
+                    tries += 1;
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn dump_once<T>(
         &self,
         message: RouteNetlinkMessage,
         doing: &str,

@@ -168,7 +168,7 @@ impl Socket {
                 level,
                 option,
                 (&raw const value).cast(),
-                mem::size_of_val(&value) as libc::socklen_t,
+                size_of_val(&value) as libc::socklen_t,
             )
         };
         check(result)
@@ -212,7 +212,7 @@ impl Socket {
             vectors[i] = libc::iovec { iov_base: chunk.as_mut_ptr().cast(), iov_len: MESSAGE_LEN };
             let header = &mut messages[i].msg_hdr;
             header.msg_name = names[i].as_mut_ptr().cast();
-            header.msg_namelen = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
             header.msg_iov = &raw mut vectors[i];
             header.msg_iovlen = 1;
             header.msg_control = controls[i].as_mut_ptr().cast();
@@ -295,7 +295,7 @@ impl Socket {
             SocketAddr::V4(v4) if self.is_ipv6 => {
                 SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into()
             }
-            other => other,
+            SocketAddr::V4(_) | SocketAddr::V6(_) => address,
         }
     }
 }
@@ -387,7 +387,7 @@ fn steer(socket: &Socket, count: usize) -> io::Result<()> {
             libc::SOL_SOCKET,
             libc::SO_ATTACH_REUSEPORT_CBPF,
             (&raw const filter).cast(),
-            mem::size_of_val(&filter) as libc::socklen_t,
+            size_of_val(&filter) as libc::socklen_t,
         )
     })
 }
@@ -406,7 +406,7 @@ fn attach_segment(
         let first = libc::CMSG_FIRSTHDR(header);
         (*first).cmsg_level = libc::SOL_UDP;
         (*first).cmsg_type = libc::UDP_SEGMENT;
-        (*first).cmsg_len = libc::CMSG_LEN(mem::size_of::<u16>() as libc::c_uint) as _;
+        (*first).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as libc::c_uint) as _;
         ptr::write_unaligned(libc::CMSG_DATA(first).cast(), segment);
     }
     Ok(())
