@@ -127,7 +127,7 @@ async fn start(
         }),
     })?;
     let socket = SharedSocket::new(inbox, workers.udp_sender()?, local_address);
-    let endpoint = start_quic(socket)?;
+    let endpoint = start_quic(socket, local)?;
     let (link_events, links_receiver) = mpsc::channel(LINK_EVENTS);
     let introduction = Introduction {
         hello: hello(config, local, uid),
@@ -303,9 +303,9 @@ fn hello(config: &Config, local: &Local, uid: Uid) -> LocalHello {
     }
 }
 
-fn start_quic(socket: SharedSocket) -> anyhow::Result<quinn::Endpoint> {
+fn start_quic(socket: SharedSocket, local: &Local) -> anyhow::Result<quinn::Endpoint> {
     let tls = Tls::new()?;
-    let mut config = quinn::EndpointConfig::default();
+    let mut config = quinn::EndpointConfig::new(Arc::new(local.reset_key()));
     // The fixed bit is what tells QUIC and sleeve apart (RFC 9443): it must stay set.
     config.grease_quic_bit(false);
     let mut endpoint = quinn::Endpoint::new_with_abstract_socket(

@@ -1,6 +1,7 @@
 //! Who this router is, from one start to the next.
 
 use anyhow::Context as _;
+use aws_lc_rs::hmac;
 use weave_link::Identity;
 use weave_model::PeerName;
 
@@ -42,6 +43,14 @@ impl Local {
         };
         let name = name.unwrap_or_else(|| identity.peer_name());
         Ok(Self { identity, name, incarnation, store_id })
+    }
+
+    /// The key of QUIC's stateless resets (RFC 9000, section 10.3). It is the same after a restart, so that a peer whose
+    /// link died with the last run learns so from the first packet that it sends, and not by silence.
+    pub(crate) fn reset_key(&self) -> hmac::Key {
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, &self.identity.to_bytes()[..]);
+        let derived = hmac::sign(&secret, b"weave quic stateless reset v1");
+        hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
     }
 
     /// The name alone, without counting a start; for `--print-peer-name`.

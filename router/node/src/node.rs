@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use weave_ipam::{Ipam, IpamStatus, RequestId, RestoreError};
+use weave_ipam::{Ipam, IpamStatus, RequestId, RestoreError, StoreMark};
 use weave_mesh::{DialFailure, DialId, LinkInfo, Mesh, MeshStatus, MessageError, Overlay, Target};
 use weave_model::{ContainerId, Interface, LinkId, Mac, PeerName, Subnet};
 use weave_names::{FactChange, NameError, Names, RemoveFilter};
@@ -64,6 +64,22 @@ impl Node {
         };
         dispatch::settle(&mut node, now);
         Ok(node)
+    }
+
+    /// Says that the address store that was restored is the latest there ever was of this router: `mark` is what the
+    /// caller kept where a restart of the process finds it and a restart of the machine does not. Call it right after
+    /// [`Node::new`] or not at all. Without it the other routers are asked before our own space is used again.
+    pub fn trust_store(&mut self, mark: StoreMark, now: Instant) -> bool {
+        let is_trusted = self.ipam.as_mut().is_some_and(|ipam| ipam.trust_store(mark, now));
+        dispatch::settle(self, now);
+        is_trusted
+    }
+
+    /// How far the address store has got with everything that [`Node::poll_output`] has yielded; to be kept after each
+    /// [`Output::Persist`]. `None` when allocation is off.
+    #[must_use]
+    pub fn store_mark(&self) -> Option<StoreMark> {
+        self.ipam.as_ref().map(Ipam::store_mark)
     }
 
     /// A handshake succeeded. The mesh answers with `LinkAdopted` or `CloseLink`.

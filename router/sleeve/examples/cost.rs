@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use weave_model::{LinkId, PeerName};
 use weave_sleeve::{
-    Datagrams, Envelope, HEADER_LEN, Header, Joiner, LinkKeys, LinkParams, Opener, Piece, RECORD_LEN, Record, Sealer,
-    Splitter, Suite, TapFrame, VNET_LEN,
+    Datagrams, Envelope, HEADER_LEN, Header, Joiner, LinkKeys, LinkParams, Opener, Piece, RECORD_LEN, Record,
+    Sealer, Splitter, Suite, TapFrame, VNET_LEN,
 };
 
 const ROUNDS: usize = 5000;

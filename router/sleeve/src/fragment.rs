@@ -131,8 +131,8 @@ impl Partial {
         if overlaps_before || overlaps_after {
             return Err(Discard::FragmentOverlap);
         }
-        let is_beyond_end = self.total.is_some_and(|total| is_last || end > total)
-            || (is_last && self.frame.len() > end);
+        let is_beyond_end =
+            self.total.is_some_and(|total| is_last || end > total) || (is_last && self.frame.len() > end);
         if is_beyond_end {
             return Err(Discard::BadRecord);
         }

@@ -63,8 +63,11 @@ fn pseudo_sum(head: &[u8], layers: &Layers, length: usize) -> u16 {
 
 /// Whether the IP length field of a whole frame says just what the frame holds.
 pub(crate) fn has_exact_length(frame: &[u8], layers: &Layers) -> bool {
-    let (at, base) =
-        if layers.is_ipv6 { (layers.network + 4, layers.network + 40) } else { (layers.network + 2, layers.network) };
+    let (at, base) = if layers.is_ipv6 {
+        (layers.network + 4, layers.network + 40)
+    } else {
+        (layers.network + 2, layers.network)
+    };
     usize::from(u16::from_be_bytes([frame[at], frame[at + 1]])) + base == frame.len()
 }
 

@@ -91,7 +91,7 @@ impl Joiner {
             && first.segment == record.segment
             && !first.is_last
             && usize::from(first.offset) + burst.payload == usize::from(record.offset)
-            && burst.payload % usize::from(first.segment) == 0
+            && burst.payload.is_multiple_of(usize::from(first.segment))
             && payload > 0
             && burst.payload + payload + head_len - burst.layers.network <= 65_535
             && self.pieces.len() < MAX_PIECES
@@ -119,7 +119,7 @@ impl Joiner {
     ) -> Result<(), Discard> {
         self.burst = None;
         self.pieces.clear();
-        let is_aligned = record.segment > 0 && record.offset % record.segment == 0;
+        let is_aligned = record.segment > 0 && record.offset.is_multiple_of(record.segment);
         if record.kind != Kind::Burst || !is_aligned {
             return Err(Discard::BadRecord);
         }
@@ -143,8 +143,7 @@ impl Joiner {
         let Burst { stream, record, layers, payload } = self.burst.take()?;
         let head = &mut self.head[..layers.payload];
         let segment = usize::from(record.segment);
-        let part =
-            Part { offset: usize::from(record.offset), payload, segment, is_last: record.is_last };
+        let part = Part { offset: usize::from(record.offset), payload, segment, is_last: record.is_last };
         rebuild(head, &layers, part);
         let has_ecn = layers.is_tcp && head[layers.transport + 13] & CWR != 0;
         let header = if payload > segment {

@@ -112,9 +112,8 @@ impl Lane {
         match header.epoch.wrapping_sub(self.current.number as u16).cast_signed() {
             0 => self.current.open(header.counter, datagram),
             -1 => {
-                self.previous.take_if(|(_, retired)| {
-                    now.saturating_duration_since(*retired) > PREVIOUS_EPOCH_TIME
-                });
+                self.previous
+                    .take_if(|(_, retired)| now.saturating_duration_since(*retired) > PREVIOUS_EPOCH_TIME);
                 let (previous, _) = self.previous.as_mut().ok_or(Discard::WrongEpoch)?;
                 let opened = previous.open(header.counter, datagram)?;
                 Ok(Opened { is_newest: false, ..opened })

@@ -193,7 +193,8 @@ impl PathMtu {
                 }
             }
             Phase::Verifying { size, .. } if probe.size >= size => self.phase = Phase::Settled,
-            Phase::Connecting { .. } | Phase::Searching { .. } | Phase::Settled | Phase::Verifying { .. } => {}
+            Phase::Connecting { .. } | Phase::Searching { .. } | Phase::Settled | Phase::Verifying { .. } => {
+            }
         }
     }
 
@@ -266,11 +267,11 @@ impl PathMtu {
                     return self.fall_back(now);
                 }
                 let wait = self.rtt.unwrap_or_default() * 4;
-                self.phase =
-                    Phase::Verifying { size, tries: tries + 1, next: now + wait.max(VERIFY_RETRY) };
+                self.phase = Phase::Verifying { size, tries: tries + 1, next: now + wait.max(VERIFY_RETRY) };
                 self.ask(size, now);
             }
-            Phase::Connecting { .. } | Phase::Searching { .. } | Phase::Settled | Phase::Verifying { .. } => {}
+            Phase::Connecting { .. } | Phase::Searching { .. } | Phase::Settled | Phase::Verifying { .. } => {
+            }
         }
     }
 

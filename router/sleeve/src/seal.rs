@@ -72,8 +72,7 @@ impl Sealer {
             State::Clear => (Mode::Clear, 0),
             State::Sealed(epoch) => (Mode::Sealed, epoch.number as u16),
         };
-        let header =
-            Header { mode, lane: self.lane, epoch, receiver: self.receiver, counter: self.counter };
+        let header = Header { mode, lane: self.lane, epoch, receiver: self.receiver, counter: self.counter };
         let Some(head) = datagram.first_chunk_mut::<HEADER_LEN>() else {
             return Err(Discard::SealFailed);
         };
@@ -95,8 +94,7 @@ impl Sealer {
             return Ok(());
         }
         let chain = &epoch.next;
-        *epoch =
-            Epoch { number: epoch.number + 1, key: chain.key()?, next: chain.next()?, since: Some(now) };
+        *epoch = Epoch { number: epoch.number + 1, key: chain.key()?, next: chain.next()?, since: Some(now) };
         self.counter = 0;
         Ok(())
     }

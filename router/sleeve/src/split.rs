@@ -81,10 +81,12 @@ impl Splitter {
             Shape::Burst { layers, segment } => {
                 self.split_burst(bytes, &layers, usize::from(segment), envelope, &mut out)
             }
-            Shape::OpenChecksum(layers) if bytes.len() > capacity && can_resegment(bytes, &layers, capacity) => {
+            Shape::OpenChecksum(layers)
+                if bytes.len() > capacity && can_resegment(bytes, &layers, capacity) =>
+            {
                 self.split_burst(bytes, &layers, capacity - layers.payload, envelope, &mut out)
             }
-            shape => {
+            shape @ (Shape::OpenChecksum(_) | Shape::Opaque) => {
                 let has_open_checksum = matches!(shape, Shape::OpenChecksum(_));
                 self.split_frame(&[], bytes, has_open_checksum, envelope, &mut out)
             }
@@ -100,7 +102,8 @@ impl Splitter {
         out: &mut Out<'_, D>,
     ) -> Result<(), Discard> {
         let (head, payload) = bytes.split_at_checked(layers.payload).ok_or(Discard::BadTapFrame)?;
-        let room = out.capacity.checked_sub(head.len()).filter(|room| *room > 0).ok_or(Discard::PathTooSmall)?;
+        let room =
+            out.capacity.checked_sub(head.len()).filter(|room| *room > 0).ok_or(Discard::PathTooSmall)?;
         let segment = match (layers.is_tcp, segment > room) {
             (_, false) => segment,
             (true, true) => room,

@@ -3,8 +3,7 @@
 use weave_model::Mac;
 
 use crate::{
-    Discard,
-    checksum,
+    Discard, checksum,
     layers::Layers,
     vnet::{VNET_LEN, VirtioHeader},
 };

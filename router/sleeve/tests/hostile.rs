@@ -6,7 +6,8 @@ mod common;
 use common::{Flavour, LEFT, RIGHT, Tunnel, Wire, assert_writable, burst, packet};
 use proptest::prelude::*;
 use weave_sleeve::{
-    Discard, Envelope, HEADER_LEN, Kind, RECORD_LEN, Record, Sealer, Splitter, Suite, TAG_LEN, TapFrame, VNET_LEN,
+    Discard, Envelope, HEADER_LEN, Kind, RECORD_LEN, Record, Sealer, Splitter, Suite, TAG_LEN, TapFrame,
+    VNET_LEN,
 };
 
 proptest! {
@@ -88,7 +89,10 @@ fn relay(tap: &mut [u8]) {
         if let Ok(frame) = TapFrame::parse(tap) {
             let envelope = Envelope { source: LEFT, destination: Some(RIGHT), hop_limit: 1 };
             let mut wire = Wire::default();
-            if Splitter::new().split(&frame, envelope, &mut tunnel.sealer, limit, tunnel.now, &mut wire).is_ok() {
+            if Splitter::new()
+                .split(&frame, envelope, &mut tunnel.sealer, limit, tunnel.now, &mut wire)
+                .is_ok()
+            {
                 let (written, _) = tunnel.receive(wire.0);
                 written.iter().for_each(|w| assert_writable(w));
             }
@@ -98,7 +102,13 @@ fn relay(tap: &mut [u8]) {
 
 /// Records that are nearly right: real headers and real packets, with bytes changed and numbers made up.
 fn nonsense() -> impl Strategy<Value = Vec<u8>> {
-    let record = (0u8..6, any::<(bool, bool)>(), 0u16..4, prop_oneof![0u16..4000, any::<u16>()], prop_oneof![Just(100u16), any::<u16>()]);
+    let record = (
+        0u8..6,
+        any::<(bool, bool)>(),
+        0u16..4,
+        prop_oneof![0u16..4000, any::<u16>()],
+        prop_oneof![Just(100u16), any::<u16>()],
+    );
     let body = (any::<(bool, bool)>(), 0usize..3, 0usize..300, any::<u8>());
     let changes = proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
     (record, body, changes).prop_map(|(record, body, changes)| {
@@ -110,7 +120,8 @@ fn nonsense() -> impl Strategy<Value = Vec<u8>> {
         } else {
             burst(flavour, &vec![1; length + 1], 100)
         };
-        let kind = [Kind::Frame, Kind::Burst, Kind::Fragment, Kind::Probe, Kind::ProbeAck, Kind::Burst][usize::from(kind)];
+        let kind = [Kind::Frame, Kind::Burst, Kind::Fragment, Kind::Probe, Kind::ProbeAck, Kind::Burst]
+            [usize::from(kind)];
         let head = Record {
             source: LEFT,
             destination: Some(RIGHT),
@@ -157,7 +168,8 @@ fn other_keys_lanes_and_directions_do_not_open_it() {
     let mut backwards = datagram.clone();
     backwards[2..4].fill(0xff);
     let batch = vec![other_lane, other_epoch.clone(), other_epoch, too_far, backwards];
-    let expected = [Discard::Forged, Discard::Forged, Discard::Forged, Discard::WrongEpoch, Discard::WrongEpoch];
+    let expected =
+        [Discard::Forged, Discard::Forged, Discard::Forged, Discard::WrongEpoch, Discard::WrongEpoch];
     assert_eq!(tunnel.receive(batch), (vec![], expected.to_vec()));
     assert_eq!(tunnel.receive(vec![datagram]).0, vec![tap]);
 }

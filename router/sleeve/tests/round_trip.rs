@@ -204,7 +204,9 @@ fn flavour() -> impl Strategy<Value = Flavour> {
 
 fn payload() -> impl Strategy<Value = Vec<u8>> {
     (1usize..60_000, any::<u8>()).prop_map(|(length, seed)| {
-        (0..length).map(|n| (n as u8).wrapping_mul(31).wrapping_add(seed).rotate_left((n / 256) as u32 % 8)).collect()
+        (0..length)
+            .map(|n| (n as u8).wrapping_mul(31).wrapping_add(seed).rotate_left((n / 256) as u32 % 8))
+            .collect()
     })
 }
 

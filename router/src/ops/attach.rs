@@ -303,6 +303,11 @@ impl Ops {
     /// The network namespace of a container that is named by id, path or process.
     fn find_netns(&self, reference: &ContainerRef, container: &ContainerId) -> Result<PathBuf, ApiError> {
         if let Some(path) = reference.netns_path() {
+            if !path.exists() {
+                let message = format!("there is no network namespace {}", path.display());
+                return Err(ApiError::new(ErrorCode::NotFound, message)
+                    .with_hint("is the container running, on this host?"));
+            }
             return Ok(path);
         }
         for dir in NAMED_NETNS {

@@ -160,17 +160,17 @@ impl Linker {
             let permit = self.half_open.acquire().await.map_err(|_| Failure::passing("shutting down"))?;
             let connection = incoming.await.map_err(|error| Failure::passing(explain(&error)))?;
             let streams = connection.accept_bi().await.map_err(|error| Failure::passing(explain(&error)))?;
-            let shaken = self.shake(&connection, streams, weave_link::Side::Listener).await;
+            let shaken = self.shake(connection, streams, weave_link::Side::Listener).await;
             drop(permit);
-            shaken.map(|(established, index, streams)| (connection, established, index, streams))
+            shaken
         };
         let outcome = tokio::time::timeout(HANDSHAKE_TIMEOUT, attempt).await;
         // Who makes us wait until the time is over may have done so to hide a guess.
         let too_long = || Err(Failure { text: "the handshake took too long".to_owned(), is_guess: true });
         match outcome.unwrap_or_else(|_| too_long()) {
-            Ok((connection, established, index, streams)) => {
+            Ok(shaken) => {
                 self.limiter().record_success(remote.ip(), clock::now());
-                self.run(None, connection, established, index, streams).await;
+                self.run(None, shaken).await;
             }
             Err(failure) => {
                 if failure.is_guess {
@@ -184,9 +184,7 @@ impl Linker {
     /// Dials a target and runs the link. Abort the task to abandon it.
     pub(crate) async fn dial(self: Arc<Self>, dial: DialId, target: Target) {
         match self.dial_any(&target).await {
-            Ok((connection, established, index, streams)) => {
-                self.run(Some(dial), connection, established, index, streams).await;
-            }
+            Ok(shaken) => self.run(Some(dial), shaken).await,
             Err(Failure { text, .. }) => {
                 // Even a wrong password is tried again: it may be in the middle of being changed.
                 let failure = DialFailure { text, retry: Retry::Backoff };
@@ -196,20 +194,20 @@ impl Linker {
     }
 
     /// Tries every address that the target has now.
-    async fn dial_any(&self, target: &Target) -> Result<Dialled, Failure> {
+    async fn dial_any(&self, target: &Target) -> Result<Shaken, Failure> {
         let addresses = resolve(target).await?;
         let mut last = Failure::passing(format!("{target} has no address"));
         for address in addresses {
             let attempt = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.dial_one(address)).await;
             match attempt.unwrap_or_else(|_| Err(Failure::passing(format!("no answer from {address}")))) {
-                Ok(dialled) => return Ok(dialled),
+                Ok(shaken) => return Ok(shaken),
                 Err(failure) => last = failure,
             }
         }
         Err(last)
     }
 
-    async fn dial_one(&self, address: SocketAddr) -> Result<Dialled, Failure> {
+    async fn dial_one(&self, address: SocketAddr) -> Result<Shaken, Failure> {
         let permit = self.half_open.acquire().await.map_err(|_| Failure::passing("shutting down"))?;
         let connecting = self
             .endpoint
@@ -217,29 +215,30 @@ impl Linker {
             .map_err(|error| Failure::passing(format!("cannot connect to {address}: {error}")))?;
         let connection = connecting.await.map_err(|error| Failure::passing(explain(&error)))?;
         let streams = connection.open_bi().await.map_err(|error| Failure::passing(explain(&error)))?;
-        let shaken = self.shake(&connection, streams, weave_link::Side::Dialer).await;
+        let shaken = self.shake(connection, streams, weave_link::Side::Dialer).await;
         drop(permit);
-        shaken.map(|(established, index, streams)| (connection, established, index, streams))
+        shaken
     }
 
     /// Runs the handshake on a fresh stream.
     async fn shake(
         &self,
-        connection: &quinn::Connection,
+        connection: quinn::Connection,
         mut streams: Streams,
         side: weave_link::Side,
-    ) -> Result<(Established, u32, Streams), Failure> {
-        let index = clock::random_u64() as u32;
+    ) -> Result<Shaken, Failure> {
+        let sleeve_index = clock::random_u64() as u32;
         let mut exporter = [0; 32];
         connection
             .export_keying_material(&mut exporter, b"weave link", &[])
             .map_err(|_| Failure::passing("the TLS session gives no key material"))?;
-        let hello = self.hello_for(unmapped(connection.remote_address()).ip(), index);
+        let hello = self.hello_for(unmapped(connection.remote_address()).ip(), sleeve_index);
         let mut handshake = Handshake::new(side, &self.credentials, hello, exporter, clock::seed());
-        match converse(&mut handshake, &mut streams).await {
-            Ok(established) => Ok((established, index, streams)),
+        let mut received = BytesMut::new();
+        match converse(&mut handshake, &mut streams, &mut received).await {
+            Ok(established) => Ok(Shaken { connection, established, sleeve_index, streams, received }),
             Err(failure) => {
-                refuse(connection, &mut handshake, &mut streams.0).await;
+                refuse(&connection, &mut handshake, &mut streams.0).await;
                 Err(Failure { is_guess: handshake.has_unproven_guess(), ..failure })
             }
         }
@@ -252,14 +251,8 @@ impl Linker {
     }
 
     /// Announces the link, then carries messages until it ends.
-    async fn run(
-        &self,
-        dial: Option<DialId>,
-        connection: quinn::Connection,
-        established: Established,
-        sleeve_index: u32,
-        (send, receive): Streams,
-    ) {
+    async fn run(&self, dial: Option<DialId>, shaken: Shaken) {
+        let Shaken { connection, established, sleeve_index, streams: (send, receive), received } = shaken;
         let link = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
         let (outbox, waiting) = mpsc::channel(OUTBOX);
         let farewell = Farewell::default();
@@ -286,7 +279,7 @@ impl Linker {
             is_blocked,
         };
         let writing = tokio::spawn(writer.run(send, waiting));
-        let reason = self.read_all(link, &connection, receive).await;
+        let reason = self.read_all(link, &connection, receive, received).await;
         writing.abort();
         let _ = self.events.send(LinkEvent::Closed { link, reason }).await;
     }
@@ -296,8 +289,8 @@ impl Linker {
         link: LinkId,
         connection: &quinn::Connection,
         mut receive: quinn::RecvStream,
+        mut received: BytesMut,
     ) -> String {
-        let mut received = BytesMut::new();
         loop {
             match frame::take(&mut received, MAX_MESSAGE) {
                 Ok(Some(bytes)) => {
@@ -325,7 +318,16 @@ impl Linker {
 }
 
 type Streams = (quinn::SendStream, quinn::RecvStream);
-type Dialled = (quinn::Connection, Established, u32, Streams);
+
+/// A finished handshake.
+struct Shaken {
+    connection: quinn::Connection,
+    established: Established,
+    sleeve_index: u32,
+    streams: Streams,
+    /// What came in behind the last handshake message: the other end may begin to talk at once.
+    received: BytesMut,
+}
 
 /// Looks a host name up anew at each try, so that a peer that moved is found.
 async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, Failure> {
@@ -341,14 +343,17 @@ async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, Failure> {
 }
 
 /// Runs the handshake to its end.
-async fn converse(handshake: &mut Handshake, streams: &mut Streams) -> Result<Established, Failure> {
-    let mut received = BytesMut::new();
+async fn converse(
+    handshake: &mut Handshake,
+    streams: &mut Streams,
+    received: &mut BytesMut,
+) -> Result<Established, Failure> {
     loop {
         flush(handshake, &mut streams.0).await?;
         if let Some(established) = handshake.poll_established() {
             return Ok(established);
         }
-        let message = read_message(&mut streams.1, &mut received).await?;
+        let message = read_message(&mut streams.1, received).await?;
         handshake.handle_message(&message).map_err(|error| Failure::passing(error.to_string()))?;
     }
 }

@@ -12,18 +12,20 @@ mod rig;
 mod sandbox;
 
 use std::{
+    fs,
     net::UdpSocket,
-    process::ExitCode,
+    process::{Child, Command, ExitCode, Stdio},
     time::Duration,
 };
 
-use rig::{Host, LinkStyle, connect, inside, ip, now, spawn};
+use rig::{Host, LinkStyle, connect, ip, now};
 use weave_hostnet::{NetnsRef, netns::in_netns};
 use weave_sleeve::Suite;
 
 fn main() -> ExitCode {
     sandbox::run(|arguments| {
-        let number = |at: usize, default: u32| arguments.get(at).and_then(|a| a.parse().ok()).unwrap_or(default);
+        let number =
+            |at: usize, default: u32| arguments.get(at).and_then(|a| a.parse().ok()).unwrap_or(default);
         measure(number(0, 5), number(1, 2), number(2, 2) as usize, number(3, 1500));
         ExitCode::SUCCESS
     })
@@ -38,14 +40,28 @@ struct Way {
 }
 
 fn measure(rounds: u32, seconds: u32, workers: usize, mtu: u32) {
-    let ways = [vxlan(mtu), sleeve("sleeve AES", Some(Suite::Aes256Gcm), workers, mtu, 3), sleeve("sleeve clear", None, workers, mtu, 5)];
+    let ways = [
+        vxlan(mtu),
+        sleeve("sleeve AES", Some(Suite::Aes256Gcm), workers, mtu, 3),
+        sleeve("sleeve clear", None, workers, mtu, 5),
+    ];
     let names: Vec<_> = ways.iter().map(|(way, _)| way.name).collect();
     println!("{names:?}");
 
     for streams in [1, 4] {
         let mut ratios = vec![Vec::new(); ways.len()];
         for _ in 0..rounds {
-            let rates: Vec<f64> = ways.iter().map(|(way, _)| throughput(way, streams, seconds)).collect();
+            let rates: Vec<f64> = ways
+                .iter()
+                .map(|(way, _)| {
+                    let before = worker_seconds();
+                    let rate = throughput(way, streams, seconds);
+                    let gbit = rate * f64::from(seconds);
+                    print!("{:.0} ", (worker_seconds() - before) * 1e3 / gbit);
+                    rate
+                })
+                .collect();
+            print!("ms of workers/Gbit  ");
             let line: Vec<_> = rates.iter().map(|r| format!("{r:6.2} ({:.2})", r / rates[0])).collect();
             println!("tcp x{streams} Gbit/s  {}", line.join("  "));
             for (list, rate) in ratios.iter_mut().zip(&rates) {
@@ -66,10 +82,13 @@ fn measure(rounds: u32, seconds: u32, workers: usize, mtu: u32) {
             let counters = router.workers.counters();
             let drops: Vec<_> = counters.drops.iter().filter(|(_, n)| **n > 0).collect();
             println!("{}: {drops:?} sleeps {} {:?}", way.name, counters.sleeps, counters.links);
-            println!("  read {} {} written {} {}", counters.frames_read, counters.bytes_read, counters.frames_written, counters.bytes_written);
+            println!(
+                "  read {} {} written {} {}",
+                counters.frames_read, counters.bytes_read, counters.frames_written, counters.bytes_written
+            );
         }
     }
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     println!("{}", status.lines().find(|l| l.starts_with("VmRSS")).unwrap_or_default());
 }
 
@@ -77,14 +96,34 @@ fn vxlan(mtu: u32) -> (Way, Vec<rig::Router>) {
     let (a, b) = (Host::new(1, mtu - 100), Host::new(2, mtu - 100));
     a.cable(&b, mtu);
     for (host, far) in [(&a, &b), (&b, &a)] {
-        let (local, remote) = (rig::underlay(host.number, far.number), rig::underlay(far.number, host.number));
-        ip(&format!("-n {} link add vx mtu {} type vxlan id 1 dstport 6784 local {local} remote {remote} dev u{}", host.name, mtu - 50, far.number));
+        let (local, remote) =
+            (rig::underlay(host.number, far.number), rig::underlay(far.number, host.number));
+        ip(&format!(
+            "-n {} link add vx mtu {} type vxlan id 1 dstport 6784 local {local} remote {remote} dev u{}",
+            host.name,
+            mtu - 50,
+            far.number
+        ));
         ip(&format!("-n {} link set vx master weave up", host.name));
     }
-    (Way { name: "kernel VXLAN", client: a.container, server: b.container, address: Host::overlay(2).to_string() }, Vec::new())
+    (
+        Way {
+            name: "kernel VXLAN",
+            client: format!("c{}", a.number),
+            server: format!("c{}", b.number),
+            address: Host::overlay(2).to_string(),
+        },
+        Vec::new(),
+    )
 }
 
-fn sleeve(name: &'static str, suite: Option<Suite>, workers: usize, mtu: u32, first: u8) -> (Way, Vec<rig::Router>) {
+fn sleeve(
+    name: &'static str,
+    suite: Option<Suite>,
+    workers: usize,
+    mtu: u32,
+    first: u8,
+) -> (Way, Vec<rig::Router>) {
     let (a, b) = (Host::new(first, mtu - 100), Host::new(first + 1, mtu - 100));
     a.cable(&b, mtu);
     let routers = vec![a.router(workers), b.router(workers)];
@@ -92,17 +131,27 @@ fn sleeve(name: &'static str, suite: Option<Suite>, workers: usize, mtu: u32, fi
     println!("{name}: overlay MTU {found}");
     routers[0].route(first, &[(first + 1, first + 1)], &[(first, &[first + 1])]);
     routers[1].route(first + 1, &[(first, first)], &[(first + 1, &[first])]);
-    (Way { name, client: a.container, server: b.container, address: Host::overlay(first + 1).to_string() }, routers)
+    (
+        Way {
+            name,
+            client: format!("c{}", a.number),
+            server: format!("c{}", b.number),
+            address: Host::overlay(first + 1).to_string(),
+        },
+        routers,
+    )
 }
 
 fn throughput(way: &Way, streams: u32, seconds: u32) -> f64 {
     let mut server = spawn(&way.server, "iperf3 -s -1");
     let command = format!("iperf3 -c {} -t {seconds} -P {streams} -f g --json", way.address);
     let text = (0..50)
-        .find_map(|_| inside(&way.client, &command).ok().filter(|text| text.contains("sum_received")).or_else(|| {
-            std::thread::park_timeout(Duration::from_millis(50));
-            None
-        }))
+        .find_map(|_| {
+            inside(&way.client, &command).ok().filter(|text| text.contains("sum_received")).or_else(|| {
+                std::thread::park_timeout(Duration::from_millis(50));
+                None
+            })
+        })
         .unwrap_or_else(|| panic!("{}: no throughput: {:?}", way.name, inside(&way.client, &command)));
     let _ended = server.wait();
     let sum = text.split("\"sum_received\"").nth(1).unwrap();
@@ -142,10 +191,50 @@ fn ping_pong(way: &Way, gap: Duration) -> String {
     echo.join().unwrap();
     times.sort_by(f64::total_cmp);
     let lost = 3000 - times.len();
-    format!("{:.0}/{:.0}{}", times[times.len() / 2], times[times.len() * 99 / 100], if lost > 0 { format!(" lost {lost}") } else { String::new() })
+    format!(
+        "{:.0}/{:.0}{}",
+        times[times.len() / 2],
+        times[times.len() * 99 / 100],
+        if lost > 0 { format!(" lost {lost}") } else { String::new() }
+    )
 }
 
 fn median(list: &mut [f64]) -> f64 {
     list.sort_by(f64::total_cmp);
     list[list.len() / 2]
+}
+
+/// Runs a command in a namespace; its output, or what went wrong.
+fn inside(netns: &str, command: &str) -> Result<String, String> {
+    let output = Command::new("ip").args(["netns", "exec", netns, "sh", "-c", command]).output();
+    let output = output.map_err(|error| format!("ip: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        Ok(text)
+    } else {
+        Err(format!("{command}: {text}{}", String::from_utf8_lossy(&output.stderr)))
+    }
+}
+
+/// Starts a command in a namespace.
+fn spawn(netns: &str, command: &str) -> Child {
+    Command::new("ip")
+        .args(["netns", "exec", netns, "sh", "-c", &format!("exec {command}")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("ip (iproute2) runs")
+}
+
+/// Processor time that all workers have had.
+fn worker_seconds() -> f64 {
+    let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let workers = tasks.filter(|task| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("weave-worker"))
+    });
+    let nanoseconds = workers.filter_map(|task| {
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<f64>().ok()
+    });
+    nanoseconds.sum::<f64>() / 1e9
 }

@@ -39,7 +39,7 @@ impl Rhythm {
     /// Whether to look again rather than go to sleep.
     pub(crate) fn keeps_looking(&self, now: Instant) -> bool {
         self.gap <= MAX_GAP
-            && now.saturating_duration_since(self.last_work) < (self.gap * 2).clamp(Duration::from_micros(knob(0, 20)), MAX_WINDOW)
+            && now.saturating_duration_since(self.last_work) < (self.gap * 2).clamp(MIN_WINDOW, MAX_WINDOW)
     }
 }
 
@@ -64,10 +64,4 @@ mod tests {
         }
         assert!(!rhythm.keeps_looking(now));
     }
-}
-
-pub(crate) fn knob(n: usize, default: u64) -> u64 {
-    static K: std::sync::OnceLock<Vec<u64>> = std::sync::OnceLock::new();
-    #[allow(clippy::disallowed_methods)]
-    K.get_or_init(|| std::env::var("KNOBS").unwrap_or_default().split(',').filter_map(|s| s.parse().ok()).collect()).get(n).copied().unwrap_or(default)
 }

@@ -51,7 +51,7 @@ impl Plane {
         batch: &mut ReceiveBatch,
         joiners: &mut [Joiner; JOINERS],
     ) -> Drained {
-        for count in 0..crate::idle::knob(2, BATCHES as u64) as usize {
+        for count in 0..BATCHES {
             match self.socket.receive(batch) {
                 Ok(received) => {
                     for message in 0..received {
@@ -72,12 +72,7 @@ impl Plane {
     }
 
     /// One burst of datagrams from one sender.
-    fn handle_message(
-        &mut self,
-        batch: &mut ReceiveBatch,
-        message: usize,
-        joiners: &mut [Joiner; JOINERS],
-    ) {
+    fn handle_message(&mut self, batch: &mut ReceiveBatch, message: usize, joiners: &mut [Joiner; JOINERS]) {
         let Some(meta) = batch.messages().get(message).copied() else {
             return;
         };

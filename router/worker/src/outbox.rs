@@ -133,7 +133,14 @@ impl Outbox {
     }
 
     /// One message cannot be sent as it is.
-    fn give_up(&mut self, index: usize, message: Outgoing, error: &io::Error, socket: &Socket, tally: &Tally) {
+    fn give_up(
+        &mut self,
+        index: usize,
+        message: Outgoing,
+        error: &io::Error,
+        socket: &Socket,
+        tally: &Tally,
+    ) {
         let is_burst = message.len > message.segment;
         match error.raw_os_error() {
             // Probes are meant to find out; whether frames were lost, the worker knows.
@@ -150,11 +157,8 @@ impl Outbox {
             _ => {}
         }
         let datagrams = message.len.div_ceil(message.segment.max(1)) as u64;
-        let reason = match error.kind() {
-            io::ErrorKind::WouldBlock => Discard::SendQueueFull,
-            _ if error.raw_os_error() == Some(libc::ENOBUFS) => Discard::SendQueueFull,
-            _ => Discard::SendFailed,
-        };
+        let is_full = matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS));
+        let reason = if is_full { Discard::SendQueueFull } else { Discard::SendFailed };
         tally.discard_many(reason, datagrams);
     }
 

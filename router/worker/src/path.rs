@@ -168,9 +168,11 @@ impl Plane {
     pub(crate) fn handle_timeouts(&mut self) {
         for place in 0..self.links.len() {
             self.look_at_traffic(place);
-            let is_due = self.links.at(place).and_then(|link| link.owned.as_ref()).is_some_and(|owned| {
-                owned.path.poll_timeout().is_some_and(|(at, _)| at <= self.now)
-            });
+            let is_due = self
+                .links
+                .at(place)
+                .and_then(|link| link.owned.as_ref())
+                .is_some_and(|owned| owned.path.poll_timeout().is_some_and(|(at, _)| at <= self.now));
             if is_due {
                 self.drive_path(place);
             }

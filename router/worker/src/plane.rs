@@ -51,8 +51,7 @@ impl Plane {
         self.outbox.address(place, link.remote());
         let limit = link.shared.usable();
         let mut slots = Slots { outbox: &mut self.outbox, socket: &self.socket, tally };
-        let result =
-            link.splitter.split(frame, envelope, &mut link.sealer, limit, self.now, &mut slots);
+        let result = link.splitter.split(frame, envelope, &mut link.sealer, limit, self.now, &mut slots);
         let put = self.outbox.put();
         let lane = &link.shared.lanes[self.worker];
         lane.sent_frames.add(put.datagrams);

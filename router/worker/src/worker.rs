@@ -132,10 +132,12 @@ impl Worker {
         let plane = &mut self.plane;
         for command in plane.shared.mailboxes[plane.worker].take() {
             match command {
-                Command::AddLink(params, link) => match plane.links.add(&params, link, plane.worker, plane.now) {
-                    Ok(place) => plane.drive_path(place),
-                    Err(reason) => tracing::error!(link = %params.link, %reason, "link cannot be set up"),
-                },
+                Command::AddLink(params, link) => {
+                    match plane.links.add(&params, link, plane.worker, plane.now) {
+                        Ok(place) => plane.drive_path(place),
+                        Err(reason) => tracing::error!(link = %params.link, %reason, "link cannot be set up"),
+                    }
+                }
                 Command::RemoveLink(link) => plane.links.remove(link),
                 Command::UpdateRemote(link, remote) => {
                     if let Some(place) = plane.links.place(link) {

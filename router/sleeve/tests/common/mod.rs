@@ -6,36 +6,36 @@ use std::time::{Duration, Instant};
 
 use weave_model::{LinkId, PeerName};
 use weave_sleeve::{
-    Datagrams, Discard, Envelope, HEADER_LEN, Header, Joiner, Kind, LinkKeys, LinkParams, Opener, Piece, RECORD_LEN,
-    Reassembler, Record, Sealer, Splitter, Suite, TapFrame, VNET_LEN, VirtioHeader,
+    Datagrams, Discard, Envelope, HEADER_LEN, Header, Joiner, Kind, LinkKeys, LinkParams, Opener, Piece,
+    RECORD_LEN, Reassembler, Record, Sealer, Splitter, Suite, TapFrame, VNET_LEN, VirtioHeader,
 };
 
-pub const LEFT: PeerName = PeerName([2, 0, 0, 0, 0, 1]);
-pub const RIGHT: PeerName = PeerName([2, 0, 0, 0, 0, 2]);
+pub(crate) const LEFT: PeerName = PeerName([2, 0, 0, 0, 0, 1]);
+pub(crate) const RIGHT: PeerName = PeerName([2, 0, 0, 0, 0, 2]);
 
 /// The kind of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Flavour {
-    pub is_ipv6: bool,
-    pub is_tcp: bool,
-    pub vlan_tags: usize,
-    pub option_words: usize,
-    pub flags: u8,
+pub(crate) struct Flavour {
+    pub(crate) is_ipv6: bool,
+    pub(crate) is_tcp: bool,
+    pub(crate) vlan_tags: usize,
+    pub(crate) option_words: usize,
+    pub(crate) flags: u8,
 }
 
 /// One link, one way, with everything that a frame passes.
-pub struct Tunnel {
-    pub sealer: Sealer,
-    pub splitter: Splitter,
-    pub opener: Opener,
-    pub joiner: Joiner,
-    pub reassembler: Reassembler,
-    pub now: Instant,
+pub(crate) struct Tunnel {
+    pub(crate) sealer: Sealer,
+    pub(crate) splitter: Splitter,
+    pub(crate) opener: Opener,
+    pub(crate) joiner: Joiner,
+    pub(crate) reassembler: Reassembler,
+    pub(crate) now: Instant,
 }
 
 /// Datagrams as they left.
 #[derive(Default)]
-pub struct Wire(pub Vec<Vec<u8>>);
+pub(crate) struct Wire(pub(crate) Vec<Vec<u8>>);
 
 impl Datagrams for Wire {
     fn slot(&mut self, len: usize) -> Option<&mut [u8]> {
@@ -45,7 +45,7 @@ impl Datagrams for Wire {
 }
 
 impl Tunnel {
-    pub fn new(suite: Option<Suite>) -> Self {
+    pub(crate) fn new(suite: Option<Suite>) -> Self {
         Self {
             sealer: Sealer::new(&params(suite, 1, 2), 0).unwrap(),
             splitter: Splitter::new(),
@@ -57,7 +57,7 @@ impl Tunnel {
     }
 
     /// Splits and seals what a TAP gave.
-    pub fn send(&mut self, tap: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Discard> {
+    pub(crate) fn send(&mut self, tap: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Discard> {
         let mut wire = Wire::default();
         let mut tap = tap.to_vec();
         let frame = TapFrame::parse(&mut tap)?;
@@ -67,7 +67,7 @@ impl Tunnel {
     }
 
     /// Opens and joins one batch; gives what would be written to the TAP, and why the rest is not.
-    pub fn receive(&mut self, mut batch: Vec<Vec<u8>>) -> (Vec<Vec<u8>>, Vec<Discard>) {
+    pub(crate) fn receive(&mut self, mut batch: Vec<Vec<u8>>) -> (Vec<Vec<u8>>, Vec<Discard>) {
         let (mut written, mut discards) = (Vec::new(), Vec::new());
         for buffer in 0..batch.len() {
             if let Err(reason) = self.receive_one(&mut batch, buffer, &mut written) {
@@ -126,7 +126,7 @@ impl Tunnel {
     }
 }
 
-pub fn params(suite: Option<Suite>, local: u8, remote: u8) -> LinkParams {
+pub(crate) fn params(suite: Option<Suite>, local: u8, remote: u8) -> LinkParams {
     LinkParams {
         link: LinkId(1),
         peer: RIGHT,
@@ -142,7 +142,7 @@ fn with_header(header: VirtioHeader, frame: &[u8]) -> Vec<u8> {
 }
 
 /// A burst as a TAP gives it: one set of headers over all of the payload, checksums open.
-pub fn burst(flavour: Flavour, payload: &[u8], segment: u16) -> Vec<u8> {
+pub(crate) fn burst(flavour: Flavour, payload: &[u8], segment: u16) -> Vec<u8> {
     let head = headers(flavour, payload.len());
     let kind = match (flavour.is_tcp, flavour.is_ipv6) {
         (true, false) => 1,
@@ -160,7 +160,7 @@ pub fn burst(flavour: Flavour, payload: &[u8], segment: u16) -> Vec<u8> {
 }
 
 /// A single packet as a TAP gives it, its checksum open or complete.
-pub fn packet(flavour: Flavour, payload: &[u8], has_open_checksum: bool) -> Vec<u8> {
+pub(crate) fn packet(flavour: Flavour, payload: &[u8], has_open_checksum: bool) -> Vec<u8> {
     let mut tap = burst(flavour, payload, 0);
     tap[1..6].fill(0);
     if has_open_checksum {
@@ -218,7 +218,7 @@ fn pseudo(head: &[u8], transport: usize, is_ipv6: bool, protocol: u8, length: us
 }
 
 /// What the receiving station gets in the end: each written frame cut into packets, every checksum complete.
-pub fn segments(tap: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn segments(tap: &[u8]) -> Vec<Vec<u8>> {
     let (header, frame) = tap.split_at(VNET_LEN);
     if header[0] & 1 == 0 {
         return vec![frame.to_vec()];
@@ -250,7 +250,8 @@ pub fn segments(tap: &[u8]) -> Vec<Vec<u8>> {
         } else {
             let value = (packet.len() - network) as u16;
             packet[network + 2..network + 4].copy_from_slice(&value.to_be_bytes());
-            let id = u16::from_be_bytes([packet[network + 4], packet[network + 5]]).wrapping_add(index as u16);
+            let id =
+                u16::from_be_bytes([packet[network + 4], packet[network + 5]]).wrapping_add(index as u16);
             packet[network + 4..network + 6].copy_from_slice(&id.to_be_bytes());
             packet[network + 10..network + 12].fill(0);
             let sum = !naive_sum(&packet[network..start]);
@@ -293,7 +294,7 @@ fn naive_sum(bytes: &[u8]) -> u16 {
 }
 
 /// Whether a station would take this packet: lengths and checksums are right.
-pub fn assert_sound(packet: &[u8]) {
+pub(crate) fn assert_sound(packet: &[u8]) {
     let mut network = 14;
     while packet[network - 2..network] == [0x81, 0] {
         network += 4;
@@ -314,7 +315,7 @@ pub fn assert_sound(packet: &[u8]) {
 }
 
 /// What may be written to a TAP: the rules of `virtio_net_hdr_to_skb`, and those that it should have.
-pub fn assert_writable(tap: &[u8]) {
+pub(crate) fn assert_writable(tap: &[u8]) {
     let (header, frame) = tap.split_at(VNET_LEN);
     let word = |at: usize| usize::from(u16::from_le_bytes([header[at], header[at + 1]]));
     assert!((14..=65_535 + 22).contains(&frame.len()), "{} bytes", frame.len());
@@ -354,6 +355,6 @@ pub fn assert_writable(tap: &[u8]) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a starting point; what follows is virtual")]
-pub fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now() + Duration::from_secs(1)
 }

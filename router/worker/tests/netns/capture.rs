@@ -19,7 +19,7 @@ const AES: LinkStyle = LinkStyle { suite: Some(Suite::Aes256Gcm), is_ipv6: false
 /// In every datagram that is sent.
 const SECRET: &[u8] = b"the cheese is old and mouldy, where is the bathroom";
 
-pub fn nothing_of_a_frame_shows_on_the_wire() {
+pub(crate) fn nothing_of_a_frame_shows_on_the_wire() {
     let (_hosts, _routers, _) = pair(1500, 1400, AES);
     let mut capture = Capture::on_host(1);
     talk();
@@ -45,7 +45,7 @@ pub fn nothing_of_a_frame_shows_on_the_wire() {
     assert!(seen.iter().any(|p| contains(p, &peer(1).0)));
 }
 
-pub fn a_datagram_sent_again_is_dropped_and_counted() {
+pub(crate) fn a_datagram_sent_again_is_dropped_and_counted() {
     let (_hosts, routers, _) = pair(1500, 1400, AES);
     let mut capture = Capture::on_host(2);
     talk();

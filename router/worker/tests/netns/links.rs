@@ -17,7 +17,7 @@ use crate::{
 
 const AES: LinkStyle = LinkStyle { suite: Some(Suite::Aes256Gcm), is_ipv6: false };
 
-pub fn the_largest_size_is_found() {
+pub(crate) fn the_largest_size_is_found() {
     for (underlay, overlay, style) in [
         (9000, 8910, AES),
         (1392, 1302, AES),
@@ -32,7 +32,7 @@ pub fn the_largest_size_is_found() {
     }
 }
 
-pub fn a_black_hole_is_left_within_seconds() {
+pub(crate) fn a_black_hole_is_left_within_seconds() {
     let (hosts, routers, mtu) = pair(1500, 1400, AES);
     assert_eq!(mtu, 1410);
     // The far end of the cable takes less than the near end gives, and nobody says so.
@@ -54,7 +54,7 @@ pub fn a_black_hole_is_left_within_seconds() {
     exchange(1, 2);
 }
 
-pub fn a_cut_link_is_reported_and_comes_back() {
+pub(crate) fn a_cut_link_is_reported_and_comes_back() {
     let (hosts, routers, _) = pair(1500, 1400, AES);
     ip(&format!("-n {} link set u1 down", hosts[1].name));
     let socket = within(1, || UdpSocket::bind("0.0.0.0:0").unwrap());
@@ -77,7 +77,7 @@ pub fn a_cut_link_is_reported_and_comes_back() {
     exchange(1, 2);
 }
 
-pub fn a_removed_link_is_forgotten() {
+pub(crate) fn a_removed_link_is_forgotten() {
     let (_hosts, routers, _) = pair(1500, 1400, AES);
     exchange(1, 2);
     routers[1].workers.remove_link(rig::link(1));
@@ -96,7 +96,7 @@ pub fn a_removed_link_is_forgotten() {
     exchange(1, 2);
 }
 
-pub fn a_peer_that_moves_is_followed() {
+pub(crate) fn a_peer_that_moves_is_followed() {
     let (hosts, routers, _) = pair(1500, 1400, AES);
     exchange(1, 2);
     ip(&format!("-n {} addr add 10.9.99.1/24 dev u2", hosts[0].name));
@@ -109,7 +109,7 @@ pub fn a_peer_that_moves_is_followed() {
     assert_eq!(event, WorkerEvent::LinkMoved { link: rig::link(1), remote: moved });
 }
 
-pub fn an_idle_link_sends_nothing() {
+pub(crate) fn an_idle_link_sends_nothing() {
     let hosts = [Host::new(1, 1400), Host::new(2, 1400)];
     hosts[0].cable(&hosts[1], 1500);
     let routers = [hosts[0].router(2), hosts[1].router(2)];
@@ -117,7 +117,8 @@ pub fn an_idle_link_sends_nothing() {
     connect((&routers[0], 1), (&routers[1], 2), AES);
     let read = |n: usize| routers[n].workers.counters();
     wait_until("the search is over", || {
-        let (before, _) = (read(0).links, std::thread::park_timeout(Duration::from_millis(300)));
+        let before = read(0).links;
+        thread::park_timeout(Duration::from_millis(300));
         before == read(0).links
     });
     let before = [read(0), read(1)];

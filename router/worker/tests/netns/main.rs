@@ -39,7 +39,8 @@ const TESTS: [Test; 16] = [
 fn main() -> ExitCode {
     sandbox::run(|arguments| {
         let wanted = arguments.iter().find(|a| !a.starts_with('-'));
-        let chosen = TESTS.iter().filter(|(name, _)| wanted.is_none_or(|wanted| name.contains(wanted.as_str())));
+        let chosen =
+            TESTS.iter().filter(|(name, _)| wanted.is_none_or(|wanted| name.contains(wanted.as_str())));
         let mut failed = Vec::new();
         for (name, test) in chosen {
             let result = panic::catch_unwind(test);

@@ -6,46 +6,40 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::{Arc, Mutex, PoisonError, mpsc},
     time::{Duration, Instant},
 };
 
 use weave_datapath::Forwarding;
-use weave_hostnet::{
-    NetnsRef,
-    netns::in_netns,
-    tap::Tap,
-    udp::Socket,
-};
+use weave_hostnet::{NetnsRef, netns::in_netns, tap::Tap, udp::Socket};
 use weave_model::{LinkId, Mac, PeerName};
 use weave_sleeve::{LinkKeys, LinkParams, Suite};
 use weave_worker::{QuicDatagram, WorkerEvent, Workers, WorkersConfig};
 
 /// Port of the sleeve in every host.
-pub const PORT: u16 = 6783;
+pub(crate) const PORT: u16 = 6783;
 
 /// How long anything may take before it counts as never.
-pub const DEADLINE: Duration = Duration::from_secs(15);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
 
 /// One host: a namespace with a bridge, a container behind it, and perhaps a router.
-pub struct Host {
-    pub number: u8,
-    pub name: String,
-    pub container: String,
+pub(crate) struct Host {
+    pub(crate) number: u8,
+    pub(crate) name: String,
 }
 
 /// A router on a host.
-pub struct Router {
-    pub workers: Workers,
-    pub name: PeerName,
+pub(crate) struct Router {
+    pub(crate) workers: Workers,
+    pub(crate) name: PeerName,
     events: Mutex<mpsc::Receiver<WorkerEvent>>,
     quic: Mutex<mpsc::Receiver<Vec<u8>>>,
 }
 
 impl Host {
     /// A host with one container, whose interface has this MTU.
-    pub fn new(number: u8, mtu: u32) -> Self {
+    pub(crate) fn new(number: u8, mtu: u32) -> Self {
         let name = format!("h{number}");
         let container = format!("c{number}");
         for netns in [&name, &container] {
@@ -54,42 +48,51 @@ impl Host {
         }
         ip(&format!("-n {name} link add weave type bridge"));
         ip(&format!("-n {name} link set weave up"));
-        ip(&format!("-n {name} link add v{number} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {container}"));
+        ip(&format!(
+            "-n {name} link add v{number} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {container}"
+        ));
         ip(&format!("-n {name} link set v{number} master weave up"));
         ip(&format!("-n {container} link set eth0 address {} up", Self::mac(number)));
         ip(&format!("-n {container} addr add {}/24 dev eth0", Self::overlay(number)));
         ip(&format!("-n {container} addr add {}/64 dev eth0 nodad", Self::overlay6(number)));
-        Self { number, name, container }
+        Self { number, name }
     }
 
     /// Joins two hosts by a cable.
-    pub fn cable(&self, other: &Self, mtu: u32) {
+    pub(crate) fn cable(&self, other: &Self, mtu: u32) {
         let (a, b) = (self, other);
         let (here, there) = (format!("u{}", b.number), format!("u{}", a.number));
-        ip(&format!("-n {} link add {here} mtu {mtu} type veth peer name {there} mtu {mtu} netns {}", a.name, b.name));
+        ip(&format!(
+            "-n {} link add {here} mtu {mtu} type veth peer name {there} mtu {mtu} netns {}",
+            a.name, b.name
+        ));
         for (host, far, link) in [(a, b, &here), (b, a, &there)] {
             ip(&format!("-n {} addr add {}/30 dev {link}", host.name, underlay(host.number, far.number)));
-            ip(&format!("-n {} addr add {}/64 dev {link} nodad", host.name, underlay6(host.number, far.number)));
+            ip(&format!(
+                "-n {} addr add {}/64 dev {link} nodad",
+                host.name,
+                underlay6(host.number, far.number)
+            ));
             ip(&format!("-n {} link set {link} up", host.name));
         }
     }
 
     /// The address of a host's container.
-    pub fn overlay(number: u8) -> IpAddr {
+    pub(crate) fn overlay(number: u8) -> IpAddr {
         IpAddr::from([10, 32, 0, number])
     }
 
-    pub fn overlay6(number: u8) -> IpAddr {
+    pub(crate) fn overlay6(number: u8) -> IpAddr {
         IpAddr::from([0xfd32, 0, 0, 0, 0, 0, 0, u16::from(number)])
     }
 
     /// The MAC of a host's container.
-    pub fn mac(number: u8) -> Mac {
+    pub(crate) fn mac(number: u8) -> Mac {
         Mac([2, 0xc0, 0, 0, 0, number])
     }
 
     /// Runs a router here with so many workers.
-    pub fn router(&self, workers: usize) -> Router {
+    pub(crate) fn router(&self, workers: usize) -> Router {
         let netns = NetnsRef::Path(format!("/run/netns/{}", self.name).into()).open().unwrap();
         let (taps, sockets) = in_netns(&netns, || {
             (Tap::open_queues("weave-tap", workers).unwrap(), Socket::bind_group(PORT, workers).unwrap())
@@ -103,8 +106,13 @@ impl Host {
             local: name,
             sockets,
             taps,
-            quic: Box::new(move |d: QuicDatagram<'_>| drop(quic_in.send(d.bytes.to_vec()))),
-            events: Box::new(move |event| drop(event_in.send(event))),
+            quic: Box::new(move |d: QuicDatagram<'_>| {
+                // Once the test is over, nobody listens.
+                let _ = quic_in.send(d.bytes.to_vec());
+            }),
+            events: Box::new(move |event| {
+                let _ = event_in.send(event);
+            }),
         })
         .unwrap();
         Router { workers, name, events: Mutex::new(events), quic: Mutex::new(quic) }
@@ -113,7 +121,7 @@ impl Host {
 
 impl Router {
     /// The next event that fits, within the deadline.
-    pub fn wait_for(&self, what: &str, fits: impl Fn(&WorkerEvent) -> bool) -> WorkerEvent {
+    pub(crate) fn wait_for(&self, what: &str, fits: impl Fn(&WorkerEvent) -> bool) -> WorkerEvent {
         let end = now() + DEADLINE;
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -126,13 +134,13 @@ impl Router {
     }
 
     /// The next datagram for QUIC.
-    pub fn quic(&self) -> Vec<u8> {
+    pub(crate) fn quic(&self) -> Vec<u8> {
         let quic = self.quic.lock().unwrap_or_else(PoisonError::into_inner);
         quic.recv_timeout(DEADLINE).expect("a datagram for QUIC")
     }
 
     /// Publishes routes: for each other host, the host that is next on the way; and the tree of each.
-    pub fn route(&self, local: u8, next: &[(u8, u8)], trees: &[(u8, &[u8])]) {
+    pub(crate) fn route(&self, local: u8, next: &[(u8, u8)], trees: &[(u8, &[u8])]) {
         let mut forwarding = Forwarding::new(peer(local));
         for (far, via) in next {
             forwarding.peer_by_mac.insert(Host::mac(*far), peer(*far));
@@ -147,21 +155,21 @@ impl Router {
 
 /// How two routers are linked.
 #[derive(Clone, Copy)]
-pub struct LinkStyle {
-    pub suite: Option<Suite>,
-    pub is_ipv6: bool,
+pub(crate) struct LinkStyle {
+    pub(crate) suite: Option<Suite>,
+    pub(crate) is_ipv6: bool,
 }
 
 /// Links two routers, the second a little later than the first, and waits until both see it up and know its size.
-pub fn connect(a: (&Router, u8), b: (&Router, u8), style: LinkStyle) -> u16 {
+pub(crate) fn connect(a: (&Router, u8), b: (&Router, u8), style: LinkStyle) -> u16 {
     let (left, right) = (params(a.1, b.1, style), params(b.1, a.1, style));
     a.0.workers.add_link(left);
     b.0.workers.add_link(right);
     let mut mtu = 0;
     for (router, far) in [(a.0, b.1), (b.0, a.1)] {
         router.wait_for("link up", |e| matches!(e, WorkerEvent::LinkUp { link: l, .. } if *l == link(far)));
-        let event =
-            router.wait_for("link size", |e| matches!(e, WorkerEvent::LinkMtu { link: l, .. } if *l == link(far)));
+        let event = router
+            .wait_for("link size", |e| matches!(e, WorkerEvent::LinkMtu { link: l, .. } if *l == link(far)));
         if let WorkerEvent::LinkMtu { mtu: found, .. } = event {
             mtu = found;
         }
@@ -170,7 +178,7 @@ pub fn connect(a: (&Router, u8), b: (&Router, u8), style: LinkStyle) -> u16 {
 }
 
 /// What host `near` is told about its link to host `far`.
-pub fn params(near: u8, far: u8, style: LinkStyle) -> LinkParams {
+pub(crate) fn params(near: u8, far: u8, style: LinkStyle) -> LinkParams {
     let secret = |from: u8| [from; 32];
     let remote = if style.is_ipv6 { underlay6(far, near) } else { underlay(far, near) };
     LinkParams {
@@ -188,31 +196,31 @@ pub fn params(near: u8, far: u8, style: LinkStyle) -> LinkParams {
 }
 
 /// The link towards a host.
-pub fn link(far: u8) -> LinkId {
+pub(crate) fn link(far: u8) -> LinkId {
     LinkId(u64::from(far))
 }
 
-pub fn peer(number: u8) -> PeerName {
+pub(crate) fn peer(number: u8) -> PeerName {
     PeerName([2, 0xee, 0, 0, 0, number])
 }
 
 /// A host's address on its cable to another.
-pub fn underlay(near: u8, far: u8) -> IpAddr {
+pub(crate) fn underlay(near: u8, far: u8) -> IpAddr {
     IpAddr::from([10, 9, near.min(far) * 16 + near.max(far), if near < far { 1 } else { 2 }])
 }
 
-pub fn underlay6(near: u8, far: u8) -> IpAddr {
+pub(crate) fn underlay6(near: u8, far: u8) -> IpAddr {
     let net = u16::from(near.min(far)) * 16 + u16::from(near.max(far));
     IpAddr::from([0xfd09, net, 0, 0, 0, 0, 0, if near < far { 1 } else { 2 }])
 }
 
 /// Removes all hosts; their interfaces and routers' TAPs go with them.
-pub fn remove_all() {
+pub(crate) fn remove_all() {
     ip("-all netns delete");
 }
 
 /// Waits for something to become true.
-pub fn wait_until(what: &str, is_true: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, is_true: impl Fn() -> bool) {
     let end = now() + DEADLINE;
     while !is_true() {
         assert!(now() < end, "never: {what}");
@@ -221,36 +229,12 @@ pub fn wait_until(what: &str, is_true: impl Fn() -> bool) {
 }
 
 /// Runs `ip` and insists on success.
-pub fn ip(arguments: &str) {
+pub(crate) fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split_whitespace()).output().expect("ip (iproute2) runs");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Runs a command in a namespace; its output, if it succeeds.
-pub fn inside(netns: &str, command: &str) -> Result<String, String> {
-    let output = Command::new("ip")
-        .args(["netns", "exec", netns, "sh", "-c", command])
-        .output()
-        .expect("ip (iproute2) runs");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() {
-        Ok(text)
-    } else {
-        Err(format!("{command}: {text}{}", String::from_utf8_lossy(&output.stderr)))
-    }
-}
-
-/// Starts a command in a namespace.
-pub fn spawn(netns: &str, command: &str) -> Child {
-    Command::new("ip")
-        .args(["netns", "exec", netns, "sh", "-c", &format!("exec {command}")])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("ip (iproute2) runs")
-}
-
 #[expect(clippy::disallowed_methods, reason = "tests against the real kernel live in real time")]
-pub fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }

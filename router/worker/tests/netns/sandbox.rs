@@ -11,7 +11,7 @@ const INSIDE: &str = "--inside";
 
 /// Runs `body` with the command line's arguments in network, mount and process namespaces of its own; user
 /// namespaces too, if we are not root. Fails where they cannot be made.
-pub fn run(body: impl FnOnce(Vec<String>) -> ExitCode) -> ExitCode {
+pub(crate) fn run(body: impl FnOnce(Vec<String>) -> ExitCode) -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     if arguments.first().is_some_and(|first| first == INSIDE) {
         return body(arguments[1..].to_vec());

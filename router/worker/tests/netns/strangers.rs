@@ -11,7 +11,7 @@ use crate::{
 
 const AES: LinkStyle = LinkStyle { suite: Some(Suite::Aes256Gcm), is_ipv6: false };
 
-pub fn garbage_is_dropped_and_counted() {
+pub(crate) fn garbage_is_dropped_and_counted() {
     let (_hosts, routers, _) = pair(1500, 1400, AES);
     let stranger = on_host(1, || UdpSocket::bind((rig::underlay(1, 2), 0)).unwrap());
     let target = SocketAddr::new(rig::underlay(2, 1), PORT);
@@ -38,7 +38,7 @@ pub fn garbage_is_dropped_and_counted() {
     exchange(1, 2);
 }
 
-pub fn quic_shares_the_port() {
+pub(crate) fn quic_shares_the_port() {
     let (_hosts, routers, _) = pair(1500, 1400, AES);
     let stranger = on_host(1, || UdpSocket::bind((rig::underlay(1, 2), 0)).unwrap());
     let target = SocketAddr::new(rig::underlay(2, 1), PORT);

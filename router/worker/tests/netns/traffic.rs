@@ -19,32 +19,31 @@ use crate::rig::{DEADLINE, Host, LinkStyle, Router, connect};
 
 const AES: LinkStyle = LinkStyle { suite: Some(Suite::Aes256Gcm), is_ipv6: false };
 
-pub fn containers_talk_over_an_encrypted_link() {
+pub(crate) fn containers_talk_over_an_encrypted_link() {
     let (_hosts, _routers, mtu) = pair(1500, 1400, AES);
     assert_eq!(mtu, 1410);
     exchange(1, 2);
 }
 
-pub fn containers_talk_over_a_chacha_link() {
-    let (_hosts, _routers, mtu) =
-        pair(1500, 1400, LinkStyle { suite: Some(Suite::ChaCha20Poly1305), ..AES });
+pub(crate) fn containers_talk_over_a_chacha_link() {
+    let (_hosts, _routers, mtu) = pair(1500, 1400, LinkStyle { suite: Some(Suite::ChaCha20Poly1305), ..AES });
     assert_eq!(mtu, 1410);
     exchange(1, 2);
 }
 
-pub fn containers_talk_over_a_clear_link() {
+pub(crate) fn containers_talk_over_a_clear_link() {
     let (_hosts, _routers, mtu) = pair(1500, 1400, LinkStyle { suite: None, ..AES });
     assert_eq!(mtu, 1426);
     exchange(1, 2);
 }
 
-pub fn containers_talk_over_ipv6() {
+pub(crate) fn containers_talk_over_ipv6() {
     let (_hosts, _routers, mtu) = pair(1500, 1390, LinkStyle { is_ipv6: true, ..AES });
     assert_eq!(mtu, 1390);
     exchange(1, 2);
 }
 
-pub fn frames_longer_than_the_path_arrive() {
+pub(crate) fn frames_longer_than_the_path_arrive() {
     let (_hosts, routers, mtu) = pair(1500, 4000, AES);
     assert_eq!(mtu, 1410);
     exchange(1, 2);
@@ -54,7 +53,7 @@ pub fn frames_longer_than_the_path_arrive() {
     }
 }
 
-pub fn a_relay_carries_frames() {
+pub(crate) fn a_relay_carries_frames() {
     let hosts: Vec<_> = (1..=3).map(|number| Host::new(number, 1350)).collect();
     // The second cable is narrower, so the relay has to cut anew.
     hosts[0].cable(&hosts[1], 9000);
@@ -71,7 +70,7 @@ pub fn a_relay_carries_frames() {
 }
 
 /// Two hosts, linked and routed.
-pub fn pair(underlay: u32, overlay: u32, style: LinkStyle) -> ([Host; 2], [Router; 2], u16) {
+pub(crate) fn pair(underlay: u32, overlay: u32, style: LinkStyle) -> ([Host; 2], [Router; 2], u16) {
     let hosts = [Host::new(1, overlay), Host::new(2, overlay)];
     hosts[0].cable(&hosts[1], underlay);
     let routers = [hosts[0].router(2), hosts[1].router(2)];
@@ -82,7 +81,7 @@ pub fn pair(underlay: u32, overlay: u32, style: LinkStyle) -> ([Host; 2], [Route
 }
 
 /// Everything that two containers may have to say to each other, over both families and both ways.
-pub fn exchange(one: u8, other: u8) {
+pub(crate) fn exchange(one: u8, other: u8) {
     for (from, to) in [(one, other), (other, one)] {
         for address in [Host::overlay(to), Host::overlay6(to)] {
             stream(from, to, address, 20 << 20);
@@ -93,7 +92,7 @@ pub fn exchange(one: u8, other: u8) {
 }
 
 /// A TCP stream whose every byte is checked, with answers on the way.
-pub fn stream(from: u8, to: u8, address: IpAddr, length: usize) {
+pub(crate) fn stream(from: u8, to: u8, address: IpAddr, length: usize) {
     let listener = within(to, || TcpListener::bind(SocketAddr::new(address, 0)).unwrap());
     let target = listener.local_addr().unwrap();
     let mut sender = within(from, || TcpStream::connect_timeout(&target, DEADLINE).unwrap());
@@ -160,7 +159,11 @@ fn bursts(from: u8, to: u8, address: IpAddr) {
         let mut batch = ReceiveBatch::new();
         let mut arrived = Vec::new();
         while arrived.len() < payload.len() {
-            assert!(wait_readable(&[server.as_fd()], Some(DEADLINE)).unwrap(), "{} bytes came", arrived.len());
+            assert!(
+                wait_readable(&[server.as_fd()], Some(DEADLINE)).unwrap(),
+                "{} bytes came",
+                arrived.len()
+            );
             server.receive(&mut batch).unwrap();
             for (index, message) in batch.messages().iter().enumerate() {
                 assert!(message.segment == segment || message.len < segment, "borders are kept");
@@ -172,11 +175,11 @@ fn bursts(from: u8, to: u8, address: IpAddr) {
 }
 
 /// Runs something in a host's container.
-pub fn within<T: Send>(host: u8, work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn within<T: Send>(host: u8, work: impl FnOnce() -> T + Send) -> T {
     in_netns(&NetnsRef::Path(format!("/run/netns/c{host}").into()).open().unwrap(), work).unwrap()
 }
 
 /// Runs something on a host.
-pub fn on_host<T: Send>(host: u8, work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn on_host<T: Send>(host: u8, work: impl FnOnce() -> T + Send) -> T {
     in_netns(&NetnsRef::Path(format!("/run/netns/h{host}").into()).open().unwrap(), work).unwrap()
 }
