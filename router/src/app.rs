@@ -8,7 +8,7 @@
 mod bridge;
 mod explain;
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -33,6 +33,7 @@ use crate::{
     engine::{Engine, Handle, Parts, Sources},
     exit::{Exit, Fatal},
     identity::{self, Local},
+    mark::MarkFile,
     ops::{Ops, Setup},
     quic::{
         link::{Introduction, Linker},
@@ -108,7 +109,15 @@ async fn start(
     names: Arc<ArcSwap<Snapshot>>,
 ) -> anyhow::Result<Router> {
     let uid = Uid(clock::random_u64());
-    let node = start_node(config, local, uid, &store, host).await?;
+    let mut node = start_node(config, local, uid, &store, host).await?;
+    let mark = MarkFile::new(config.socket.parent().unwrap_or(Path::new("/")), local.store_id);
+    if let Some(kept) = mark.read()
+        && !node.trust_store(kept, clock::now())
+    {
+        tracing::warn!(
+            "the address store is older than its last run: the other routers are asked before it is used"
+        );
+    }
     let inbox = QuicInbox::default();
     let (worker_events, workers_receiver) = mpsc::unbounded_channel();
     let local_address =
@@ -141,7 +150,7 @@ async fn start(
     let (handle, tasks) = Handle::channel();
     let (remote_macs, remote_macs_receiver) = watch::channel(BTreeSet::new());
     let parts =
-        Parts { node, store: store.clone(), workers, linker: Arc::clone(&linker), names, remote_macs };
+        Parts { node, store: store.clone(), mark, workers, linker: Arc::clone(&linker), names, remote_macs };
     Ok(Router {
         engine: Engine::new(parts),
         sources: Sources { links: links_receiver, workers: workers_receiver, tasks },

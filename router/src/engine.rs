@@ -30,6 +30,7 @@ use weave_worker::{WorkerEvent, Workers};
 use self::links::LiveLink;
 use crate::{
     clock,
+    mark::MarkFile,
     quic::link::{LinkEvent, Linker},
     store::{Change, Part, Store},
 };
@@ -41,6 +42,7 @@ const MAX_INPUTS: usize = 64;
 pub(crate) struct Parts {
     pub(crate) node: Node,
     pub(crate) store: Store,
+    pub(crate) mark: MarkFile,
     pub(crate) workers: Workers,
     pub(crate) linker: Arc<Linker>,
     pub(crate) names: Arc<ArcSwap<weave_names::Snapshot>>,
@@ -63,6 +65,7 @@ pub(crate) struct Engine {
     pub(crate) workers: Workers,
     pub(crate) counters: Counters,
     store: Store,
+    mark: MarkFile,
     linker: Arc<Linker>,
     names: Arc<ArcSwap<weave_names::Snapshot>>,
     remote_macs: watch::Sender<BTreeSet<Mac>>,
@@ -151,6 +154,7 @@ impl Engine {
             workers: parts.workers,
             counters: Counters::default(),
             store: parts.store,
+            mark: parts.mark,
             linker: parts.linker,
             names: parts.names,
             remote_macs: parts.remote_macs,
@@ -263,7 +267,7 @@ impl Engine {
     }
 
     /// Makes durable what has to be, in one flush.
-    fn keep(&self, outputs: &[Output]) -> anyhow::Result<()> {
+    fn keep(&mut self, outputs: &[Output]) -> anyhow::Result<()> {
         let mut changes = Vec::new();
         for output in outputs {
             if let Output::Persist(writes) = output {

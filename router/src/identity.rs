@@ -14,6 +14,7 @@ use crate::{
 /// Names of values in the store's own part.
 pub(crate) const INCARNATION: &str = "incarnation";
 const KEY: &str = "identity";
+const NAME: &str = "name";
 const STORE_ID: &str = "store-id";
 const TARGETS: &str = "targets";
 
@@ -31,6 +32,8 @@ impl Local {
     /// Reads the identity, or makes one at the first start, and counts this start.
     pub(crate) fn load(store: &Store, name: Option<PeerName>) -> anyhow::Result<Self> {
         let identity = load_identity(store)?;
+        let name = load_name(store, name, &identity)?;
+        store.set_router_value(NAME, name.to_string().as_bytes())?;
         let incarnation = number(store, INCARNATION)?.unwrap_or(0) + 1;
         store.set_router_value(INCARNATION, &incarnation.to_le_bytes())?;
         let store_id = match number(store, STORE_ID)? {
@@ -41,7 +44,6 @@ impl Local {
                 id
             }
         };
-        let name = name.unwrap_or_else(|| identity.peer_name());
         Ok(Self { identity, name, incarnation, store_id })
     }
 
@@ -55,10 +57,28 @@ impl Local {
 
     /// The name alone, without counting a start; for `--print-peer-name`.
     pub(crate) fn peek_name(store: &Store, name: Option<PeerName>) -> anyhow::Result<PeerName> {
-        Ok(match name {
-            Some(name) => name,
-            None => load_identity(store)?.peer_name(),
-        })
+        let identity = load_identity(store)?;
+        load_name(store, name, &identity)
+    }
+}
+
+/// The name of earlier runs: the addresses in the store are owned under it. At the first start the one given, or the
+/// one made from the key.
+fn load_name(store: &Store, given: Option<PeerName>, identity: &Identity) -> anyhow::Result<PeerName> {
+    let Some(bytes) = store.router_value(NAME)? else {
+        return Ok(given.unwrap_or_else(|| identity.peer_name()));
+    };
+    let text = std::str::from_utf8(&bytes).map_err(|_| damaged(NAME))?;
+    let stored: PeerName = text.parse().map_err(|_| damaged(NAME))?;
+    match given {
+        Some(given) if given != stored => {
+            let message = format!(
+                "the store belongs to the router {stored}, not to {given}; nothing was changed. Leave --name out, or \
+                 give another --db-prefix"
+            );
+            Err(Fatal::error(Exit::Store, message))
+        }
+        Some(_) | None => Ok(stored),
     }
 }
 

@@ -8,6 +8,7 @@ mod config;
 mod engine;
 mod exit;
 mod identity;
+mod mark;
 mod ops;
 mod quic;
 mod report;
