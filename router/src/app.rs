@@ -1,7 +1,7 @@
 //! From configuration to a running router, and back.
 //!
 //! The order of a start is that of what can be undone: first everything is checked and bound that leaves no trace
-//! (socket, port, store lock, overlap with host routes), then the bridge is made, last the threads run. Whatever
+//! (sockets, ports, overlap with host routes, the TAP), then the store is opened, then the bridge is made, last the threads run. Whatever
 //! fails says what and where, and takes back what this start made. The bridge and the containers' interfaces stay when
 //! the router stops, so that containers keep their addresses until it is back.
 
@@ -36,6 +36,7 @@ use crate::{
     mark::MarkFile,
     ops::{Ops, Setup},
     quic::{
+        ids::KeyedIds,
         link::{Introduction, Linker},
         socket::{QuicInbox, SharedSocket},
         tls::Tls,
@@ -62,8 +63,6 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         .map_err(|error| Fatal::error(error.exit(), error.to_string()))?;
     let sockets = Socket::bind_group_at(config.listen, config.workers)
         .map_err(|error| explain::port(&config, &error))?;
-    let store = Store::open(&config.db_prefix)?;
-    let local = Local::load(&store, config.name)?;
     let host = Host::open().await?;
     let warnings = match &config.ipam {
         Some(ipam) => check_overlap(&host, ipam, &config.bridge).await?,
@@ -71,7 +70,10 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     };
     let names = Arc::new(ArcSwap::from_pointee(Snapshot::empty(domain_of(&config))));
     let dns = start_dns(&config, &names).await?;
-    let mut bridge = Bridge::set_up(&host, &config, &local).await?;
+    let taps = bridge::open_taps(&config)?;
+    let store = Store::open(&config.db_prefix)?;
+    let local = Local::load(&store, config.name)?;
+    let mut bridge = Bridge::set_up(&host, &config, &local, taps).await?;
     let router = match start(&config, &local, store, &host, sockets, &mut bridge, names).await {
         Ok(router) => router,
         Err(error) => {
@@ -315,6 +317,8 @@ fn hello(config: &Config, local: &Local, uid: Uid) -> LocalHello {
 fn start_quic(socket: SharedSocket, local: &Local) -> anyhow::Result<quinn::Endpoint> {
     let tls = Tls::new()?;
     let mut config = quinn::EndpointConfig::new(Arc::new(local.reset_key()));
+    let key = local.connection_id_key();
+    config.cid_generator(move || Box::new(KeyedIds::new(key.clone())));
     // The fixed bit is what tells QUIC and sleeve apart (RFC 9443): it must stay set.
     config.grease_quic_bit(false);
     let mut endpoint = quinn::Endpoint::new_with_abstract_socket(

@@ -3,6 +3,7 @@
 use std::{fmt, process::ExitCode};
 
 pub(crate) use weave_api::Exit;
+use weave_hostnet::HostError;
 
 /// An error whose kind decides the exit code.
 #[derive(Debug)]
@@ -33,6 +34,12 @@ impl std::error::Error for Fatal {}
 pub(crate) fn exit_for(error: &anyhow::Error) -> Exit {
     if let Some(fatal) = error.downcast_ref::<Fatal>() {
         return fatal.exit;
+    }
+    let is_host_refusal = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(HostError::NoPermission { .. }))
+    };
+    if error.chain().any(is_host_refusal) {
+        return Exit::Permission;
     }
     let kind =
         error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);

@@ -50,9 +50,17 @@ impl Local {
     /// The key of QUIC's stateless resets (RFC 9000, section 10.3). It is the same after a restart, so that a peer whose
     /// link died with the last run learns so from the first packet that it sends, and not by silence.
     pub(crate) fn reset_key(&self) -> hmac::Key {
+        self.derive(b"weave quic stateless reset v1")
+    }
+
+    /// The key by which our own QUIC connection ids are recognised after a restart.
+    pub(crate) fn connection_id_key(&self) -> hmac::Key {
+        self.derive(b"weave quic connection id v1")
+    }
+
+    fn derive(&self, label: &[u8]) -> hmac::Key {
         let secret = hmac::Key::new(hmac::HMAC_SHA256, &self.identity.to_bytes()[..]);
-        let derived = hmac::sign(&secret, b"weave quic stateless reset v1");
-        hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
+        hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&secret, label).as_ref())
     }
 
     /// The name alone, without counting a start; for `--print-peer-name`.

@@ -6,6 +6,7 @@
 //! 3. `link` dials, accepts, runs that handshake, and then carries whole messages both ways.
 
 pub(crate) mod frame;
+pub(crate) mod ids;
 pub(crate) mod link;
 pub(crate) mod socket;
 pub(crate) mod tls;

@@ -16,9 +16,19 @@ pub(super) struct Bridge {
     is_ours_to_undo: bool,
 }
 
+/// The data plane's queues. They go with their last handle, and another weaver's interface is not touched.
+pub(super) fn open_taps(config: &Config) -> anyhow::Result<Vec<Tap>> {
+    Tap::open_queues(names::TAP, config.workers).map_err(|error| explain::tap(&error))
+}
+
 impl Bridge {
-    /// Makes what is missing. When it fails, nothing is left of it.
-    pub(super) async fn set_up(host: &Host, config: &Config, local: &Local) -> anyhow::Result<Self> {
+    /// Makes what is missing and puts the TAP on it. When it fails, nothing is left of it.
+    pub(super) async fn set_up(
+        host: &Host,
+        config: &Config,
+        local: &Local,
+        taps: Vec<Tap>,
+    ) -> anyhow::Result<Self> {
         let existed = host.link_index(&config.bridge).await?.is_some();
         let mac = names::mac_from_seed(&[b"bridge", &local.name.0[..]].concat());
         let spec = BridgeSpec {
@@ -28,13 +38,8 @@ impl Bridge {
             ..BridgeSpec::default()
         };
         let index = host.ensure_bridge(&spec).await?;
-        let made = async {
-            let taps = Tap::open_queues(names::TAP, config.workers).map_err(|error| explain::tap(&error))?;
-            let tap_port = host.ensure_tap_port(names::TAP, index).await?;
-            anyhow::Ok((taps, tap_port))
-        };
-        match made.await {
-            Ok((taps, tap_port)) => {
+        match host.ensure_tap_port(names::TAP, index).await {
+            Ok(tap_port) => {
                 Ok(Self { name: config.bridge.clone(), mac, taps, tap_port, is_ours_to_undo: !existed })
             }
             Err(error) => {
