@@ -1,213 +1,188 @@
-//! The operator and the weather: what goes wrong, drawn from the seed.
+//! The users and the weather: what is asked for and what goes wrong, drawn from the seed.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
-use rand_core::RngCore as _;
+use rand_chacha::rand_core::RngCore as _;
 use weave_model::{ContainerId, Interface, Mac};
 use weave_names::RemoveFilter;
 
 use crate::{
     check::Failure,
     host::{Ask, Container},
-    world::{Outcome, World},
+    world::World,
 };
 
-/// One run.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// Hosts at the start.
-    pub peers: usize,
-    /// Everything that is drawn is drawn from this.
-    pub seed: u64,
-    /// Things that happen before the weather clears.
-    pub steps: usize,
-    /// Whether links break, hosts die and the network splits; without, the hosts only work.
-    pub with_faults: bool,
-    /// How long the nodes get to agree after the weather cleared.
-    pub quiet: Duration,
-}
-
-impl Plan {
-    /// A bad day for `peers` hosts.
-    #[must_use]
-    pub const fn bad_day(peers: usize, seed: u64) -> Self {
-        Self { peers, seed, steps: 60, with_faults: true, quiet: Duration::from_secs(900) }
-    }
-}
-
-/// Runs a plan to its end, checking all the way.
-///
-/// # Errors
-/// The first invariant that breaks.
-pub fn run(plan: &Plan) -> Result<Outcome, Failure> {
-    let mut world = World::new(plan.peers, plan.seed);
-    if plan.with_faults {
-        world.weather.loss_per_mille = world.rng.next_u32() % 50;
-        world.weather.jitter = Duration::from_millis(u64::from(world.rng.next_u32() % 40));
-    }
-    world.start_all()?;
-    for _ in 0..plan.steps {
-        let pause = Duration::from_millis(u64::from(world.rng.next_u32() % 4000));
-        world.run_for(pause)?;
-        step(&mut world, plan.with_faults)?;
-    }
-    clear_up(&mut world)?;
-    settle(&mut world, plan.quiet)?;
-    Ok(world.outcome)
-}
-
-/// Waits until all agree, checking now and then; what they still disagree on at the end is the failure.
-fn settle(world: &mut World, quiet: Duration) -> Result<(), Failure> {
-    let slice = Duration::from_secs(10);
-    let mut waited = Duration::ZERO;
-    loop {
-        world.run_for(slice)?;
-        waited += slice;
-        match world.check_agreement() {
-            Ok(()) => return Ok(()),
-            Err(failure) if waited >= quiet => return Err(failure),
-            Err(_) => {}
-        }
-    }
-}
-
-fn pick(world: &mut World, n: usize) -> usize {
-    (world.rng.next_u64() % n.max(1) as u64) as usize
-}
-
-fn living(world: &World) -> Vec<usize> {
-    (0..world.hosts.len()).filter(|host| world.hosts[*host].node.is_some()).collect()
-}
-
-fn step(world: &mut World, with_faults: bool) -> Result<(), Failure> {
-    let alive = living(world);
-    let host = if alive.is_empty() { 0 } else { alive[pick(world, alive.len())] };
-    let kinds = if with_faults { 100 } else { 60 };
-    match pick(world, kinds) {
-        0..40 => allocate(world, host),
-        40..60 => release(world, host),
-        60..68 => {
-            let other = pick(world, world.hosts.len());
-            if other != host {
-                world.block(host, other);
+impl World {
+    /// One thing happens.
+    pub(crate) fn step(&mut self) -> Result<(), Failure> {
+        let alive = self.living();
+        let host = self.pick(&alive).unwrap_or(0);
+        let kinds = if self.plan.with_faults { 100 } else { 58 };
+        match self.below(kinds) {
+            0..36 => self.allocate(host),
+            36..40 => self.claim(host),
+            40..43 => self.cancel(host),
+            43..58 => self.container_ends(),
+            58..64 => {
+                let other = self.below(self.hosts.len());
+                if other != host {
+                    self.note(|| format!("no more from host {host} to host {other}"));
+                    self.block(host, other);
+                }
+                Ok(())
             }
-            Ok(())
-        }
-        68..72 => {
-            split(world);
-            Ok(())
-        }
-        72..80 => {
-            world.heal();
-            Ok(())
-        }
-        80..86 => {
-            let ends = world.ends();
-            if !ends.is_empty() {
-                let at = pick(world, ends.len());
-                world.reset_link(ends[at]);
+            64..67 => {
+                self.split();
+                Ok(())
             }
-            Ok(())
+            67..74 => {
+                self.note(|| "the network heals".to_owned());
+                self.heal();
+                Ok(())
+            }
+            74..79 => {
+                let ends = self.ends();
+                if let Some(end) = self.pick(&ends) {
+                    self.note(|| format!("a link of host {} breaks", end.host));
+                    self.reset_link(end);
+                }
+                Ok(())
+            }
+            79..86 => {
+                if !alive.is_empty() {
+                    self.machine_fails(host);
+                }
+                Ok(())
+            }
+            86..95 => self.machine_returns(),
+            95..98 => {
+                let operators = 1 + self.below(2);
+                self.remove_the_lost(operators)
+            }
+            _ => self.settle_own_spaces(),
         }
-        86..94 => {
-            world.kill(host);
-            Ok(())
-        }
-        _ => {
-            let dead: Vec<usize> = (0..world.hosts.len())
-                .filter(|i| world.hosts[*i].node.is_none() && !world.hosts[*i].is_lost)
-                .collect();
-            match dead.as_slice() {
-                [] => Ok(()),
-                some => {
-                    let at = pick(world, some.len());
-                    world.start_host(some[at])
+    }
+
+    /// Cuts the hosts into two halves that do not hear each other.
+    fn split(&mut self) {
+        let sides: Vec<bool> = (0..self.hosts.len()).map(|_| self.rng.next_u32().is_multiple_of(2)).collect();
+        self.note(|| format!("the network splits: {sides:?}"));
+        for a in 0..sides.len() {
+            for b in 0..sides.len() {
+                if sides[a] != sides[b] {
+                    self.block(a, b);
                 }
             }
         }
     }
-}
 
-/// Cuts the hosts into two halves that do not hear each other.
-fn split(world: &mut World) {
-    let sides: Vec<bool> = (0..world.hosts.len()).map(|_| world.rng.next_u32() % 2 == 0).collect();
-    for a in 0..sides.len() {
-        for b in 0..sides.len() {
-            if sides[a] != sides[b] {
-                world.block(a, b);
+    /// A new container, or now and then one that is there and asks again.
+    fn some_container(&mut self, host: usize) -> Option<ContainerId> {
+        let here: Vec<ContainerId> = self.hosts[host].containers.keys().cloned().collect();
+        if self.below(8) == 0 && !here.is_empty() {
+            let at = self.below(here.len());
+            return here.into_iter().nth(at);
+        }
+        format!("c{host}-{}", self.rng.next_u32()).parse().ok()
+    }
+
+    fn allocate(&mut self, host: usize) -> Result<(), Failure> {
+        let Some(container) = self.some_container(host) else { return Ok(()) };
+        let wait = Duration::from_secs(1 + self.below(30) as u64);
+        self.allocate_for(host, container, wait)
+    }
+
+    pub(crate) fn allocate_for(
+        &mut self,
+        host: usize,
+        id: ContainerId,
+        wait: Duration,
+    ) -> Result<(), Failure> {
+        if self.hosts[host].node.is_none() {
+            return Ok(());
+        }
+        let request = self.hosts[host].ask(Ask::Addresses(id.clone()));
+        self.on_node(host, |node, now| node.allocate(request, id, None, now + wait, now))
+    }
+
+    /// A container wants a certain address, which may be anybody's.
+    fn claim(&mut self, host: usize) -> Result<(), Failure> {
+        let (Some(id), Some(range)) = (self.some_container(host), self.plan.ranges.first().copied()) else {
+            return Ok(());
+        };
+        if self.hosts[host].node.is_none() {
+            return Ok(());
+        }
+        // Among the first addresses, where the others are too.
+        let offset = 1 + self.below(60) as u32;
+        let address = match range.net().network() {
+            IpAddr::V4(base) => IpAddr::from((u32::from(base) + offset).to_be_bytes()),
+            IpAddr::V6(base) => IpAddr::from((u128::from(base) + u128::from(offset)).to_be_bytes()),
+        };
+        let Ok(net) = ipnet::IpNet::new(address, range.net().prefix_len()) else { return Ok(()) };
+        let wait = Duration::from_secs(1 + self.below(20) as u64);
+        let request = self.hosts[host].ask(Ask::Addresses(id.clone()));
+        self.on_node(host, |node, now| node.claim(request, id, Interface(net), now + wait, now))
+    }
+
+    /// Whoever asked does not wait any longer.
+    fn cancel(&mut self, host: usize) -> Result<(), Failure> {
+        let pending: Vec<_> = self.hosts[host].asked.keys().copied().collect();
+        match self.pick(&pending) {
+            Some(request) => self.on_node(host, |node, now| node.cancel(request, now)),
+            None => Ok(()),
+        }
+    }
+
+    /// A container got addresses: it is attached and named, and lives on whatever becomes of the router.
+    pub(crate) fn container_has(
+        &mut self,
+        host: usize,
+        id: ContainerId,
+        addresses: &[Interface],
+    ) -> Result<(), Failure> {
+        let number = self.rng.next_u32();
+        let [a, b, c, d] = number.to_be_bytes();
+        let now = self.now;
+        let state = &mut self.hosts[host];
+        let container = state.containers.entry(id.clone()).or_insert_with(|| Container {
+            mac: Mac::local_unicast([2, host as u8, a, b, c, d]),
+            addresses: Vec::new(),
+            name: format!("app{}", number % 50),
+        });
+        for address in addresses {
+            if !container.addresses.contains(address) {
+                container.addresses.push(*address);
             }
         }
-    }
-}
-
-fn allocate(world: &mut World, host: usize) -> Result<(), Failure> {
-    if world.hosts[host].node.is_none() {
-        return Ok(());
-    }
-    let number = world.rng.next_u32() % 1_000_000;
-    let Ok(container) = format!("c{host}-{number}").parse::<ContainerId>() else { return Ok(()) };
-    let wait = Duration::from_secs(1 + u64::from(world.rng.next_u32() % 30));
-    let state = &mut world.hosts[host];
-    let life = state.life;
-    let request = state.fresh_request();
-    state.asked.insert(request, Ask::Allocate(container.clone()));
-    world.with_node(host, life, |node, now| node.allocate(request, container, None, now + wait, now))
-}
-
-/// A container got its addresses: it is attached and named, and lives on whatever becomes of the router.
-pub(crate) fn container_started(
-    world: &mut World,
-    host: usize,
-    id: ContainerId,
-    addresses: Vec<Interface>,
-) -> Result<(), Failure> {
-    let number = world.rng.next_u32();
-    let [a, b, c, d] = number.to_be_bytes();
-    let mac = Mac::local_unicast([2, host as u8, a, b, c, d]);
-    let name = format!("app{}", number % 50);
-    let state = &mut world.hosts[host];
-    let container = Container { mac, addresses, name: Some(name.clone()) };
-    state.containers.insert(id.clone(), container.clone());
-    let Some(node) = state.node.as_mut() else { return Ok(()) };
-    let now = world.now;
-    let ips: Vec<_> = container.addresses.iter().map(|interface| interface.address()).collect();
-    node.attach(mac, &weave_node::Attachment { container: id.clone(), addresses: ips.clone() }, now);
-    for ip in ips {
-        if let Err(error) = node.add_name(&id, &name, ip, now) {
-            return Err(Failure::Refused { host, why: error.to_string() });
+        let Some(node) = state.node.as_mut() else { return Ok(()) };
+        node.attach(container.mac, &container.attachment(&id), now);
+        for interface in addresses {
+            let named = node.add_name(&id, &container.name, interface.address(), now);
+            named.map_err(|error| Failure::Refused { host, why: error.to_string() })?;
         }
+        Ok(())
     }
-    Ok(())
-}
 
-fn release(world: &mut World, host: usize) -> Result<(), Failure> {
-    let ids: Vec<ContainerId> = world.hosts[host].containers.keys().cloned().collect();
-    if ids.is_empty() || world.hosts[host].node.is_none() {
-        return Ok(());
-    }
-    let id = ids[pick(world, ids.len())].clone();
-    let Some(container) = world.hosts[host].containers.remove(&id) else { return Ok(()) };
-    // The container is gone from here on; when its address is free is the ring's to say.
-    world.oracle.released(host, &id);
-    let state = &mut world.hosts[host];
-    let life = state.life;
-    let request = state.fresh_request();
-    state.asked.insert(request, Ask::Free(id.clone()));
-    world.with_node(host, life, |node, now| {
-        node.remove_names(&RemoveFilter { container: Some(id.clone()), ..RemoveFilter::default() }, now);
-        node.detach(container.mac, now);
-        node.free(request, &id, now);
-    })
-}
-
-/// Heals the network, brings back every host that is not gone for good, and stops losing messages.
-fn clear_up(world: &mut World) -> Result<(), Failure> {
-    world.heal();
-    world.weather.loss_per_mille = 0;
-    for host in 0..world.hosts.len() {
-        if world.hosts[host].node.is_none() && !world.hosts[host].is_lost {
-            world.start_host(host)?;
+    /// A container ends, also on a host whose router is down.
+    fn container_ends(&mut self) -> Result<(), Failure> {
+        let busy: Vec<usize> =
+            (0..self.hosts.len()).filter(|host| !self.hosts[*host].containers.is_empty()).collect();
+        let Some(host) = self.pick(&busy) else { return Ok(()) };
+        let at = self.below(self.hosts[host].containers.len());
+        let Some(id) = self.hosts[host].containers.keys().nth(at).cloned() else { return Ok(()) };
+        let Some(container) = self.hosts[host].containers.remove(&id) else { return Ok(()) };
+        // The container is gone from here on; when its addresses are free is the ring's to say.
+        self.oracle.released(host, &id);
+        if self.hosts[host].node.is_none() {
+            return Ok(());
         }
+        let request = self.hosts[host].ask(Ask::Free);
+        self.on_node(host, |node, now| {
+            let all_of_it = RemoveFilter { container: Some(id.clone()), ..RemoveFilter::default() };
+            node.remove_names(&all_of_it, now);
+            node.detach(container.mac, now);
+            node.free(request, &id, now);
+        })
     }
-    Ok(())
 }

@@ -25,17 +25,27 @@ pub(crate) struct End {
     pub(crate) link: LinkId,
 }
 
+/// What travels on a link.
+#[derive(Debug)]
+pub(crate) enum Parcel {
+    Message(Bytes),
+    /// The sender closed the link, for this reason; what it sent before arrives before.
+    Close(String),
+}
+
 /// One direction of a link.
 #[derive(Debug, Default)]
 pub(crate) struct Wire {
-    pub(crate) under_way: VecDeque<(Instant, Bytes)>,
+    pub(crate) under_way: VecDeque<(Instant, Parcel)>,
     pub(crate) blocked_since: Option<Instant>,
+    /// Whether somebody will look at what is under way.
+    pub(crate) is_watched: bool,
 }
 
 /// How the network behaves.
 #[derive(Debug, Clone)]
 pub(crate) struct Weather {
-    /// One way, on every path.
+    /// One way, inside a site.
     pub(crate) latency: Duration,
     /// At most this much on top.
     pub(crate) jitter: Duration,
@@ -55,13 +65,20 @@ impl Weather {
         self.is_open(a, b) && self.is_open(b, a)
     }
 
-    /// How long the next message takes.
-    pub(crate) fn delay(&self, rng: &mut ChaCha8Rng) -> Duration {
+    /// One way between two sites, on a good day.
+    pub(crate) fn distance(&self, from_site: u32, to_site: u32) -> Duration {
+        /// Between one site and the next.
+        const LEG: Duration = Duration::from_millis(12);
+        self.latency + LEG * from_site.abs_diff(to_site)
+    }
+
+    /// How long the next message over this distance takes.
+    pub(crate) fn delay(&self, distance: Duration, rng: &mut ChaCha8Rng) -> Duration {
         let jitter = self.jitter.mul_f64(f64::from(rng.next_u32()) / f64::from(u32::MAX));
-        let mut delay = self.latency + jitter;
+        let mut delay = distance + jitter;
         while rng.next_u32() % 1000 < self.loss_per_mille {
             // A probe time-out and another trip.
-            delay += self.latency * 3;
+            delay += distance * 3;
         }
         delay
     }

@@ -14,13 +14,14 @@ pub(crate) struct Oracle {
 }
 
 impl Oracle {
-    /// A container was given addresses.
+    /// A container was told that it has these addresses.
     pub(crate) fn granted(
         &mut self,
         host: usize,
         container: &ContainerId,
         addresses: &[Interface],
     ) -> Result<(), Failure> {
+        self.grants += 1;
         for interface in addresses {
             let holder = (host, container.clone());
             match self.holder_by_address.insert(interface.address(), holder.clone()) {
@@ -31,7 +32,7 @@ impl Oracle {
                         second: holder,
                     });
                 }
-                Some(_) | None => self.grants += 1,
+                Some(_) | None => {}
             }
         }
         Ok(())
@@ -42,7 +43,16 @@ impl Oracle {
         self.holder_by_address.retain(|_, (at, holder)| (*at, &*holder) != (host, container));
     }
 
+    /// All containers of a host are gone.
+    pub(crate) fn all_released(&mut self, host: usize) {
+        self.holder_by_address.retain(|_, (at, _)| *at != host);
+    }
+
     pub(crate) fn held(&self) -> usize {
         self.holder_by_address.len()
+    }
+
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.holder_by_address.keys().copied()
     }
 }

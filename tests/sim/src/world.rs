@@ -2,25 +2,25 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{RngCore as _, SeedableRng as _},
 };
-use weave_ipam::Reply;
-use weave_mesh::{DialFailure, DialId, LinkInfo, Overlay, OverlayKind, Retry, Side, Target};
-use weave_model::Subnet;
+use weave_ipam::{Refusal, Reply, RequestId};
+use weave_mesh::{DialId, LinkInfo};
+use weave_model::{ContainerId, Interface};
 use weave_node::{Node, Output};
 
 use crate::{
     check::Failure,
-    host::{Ask, Host, host_at},
-    net::{DIAL_TIMEOUT, End, IDLE_TIMEOUT, PROBE, Weather, Wire},
+    host::{Ask, Host, Power},
+    net::{End, Weather, Wire},
     oracle::Oracle,
+    plan::Plan,
 };
 
 /// Something that happens at a moment.
@@ -44,18 +44,39 @@ pub struct Outcome {
     pub bytes: u64,
     /// Links opened.
     pub links: u64,
-    /// Addresses granted.
+    /// Answers of "this address is yours", each checked against all containers on all hosts.
     pub grants: u64,
     /// Addresses held at the end.
     pub held: usize,
     /// Requests refused, by deadline or otherwise.
     pub refusals: u64,
+    /// Times that a node died, one way or another.
+    pub deaths: u64,
+    /// Dead hosts whose space was taken over.
+    pub takeovers: u64,
     /// Virtual time that passed.
     pub elapsed: Duration,
+    /// Virtual time from the start (on a bad day: from the end of the bad weather) until all nodes agreed.
+    pub agreed_after: Duration,
+    /// Virtual time until every node knew of a change of one fact: the median over the changes that were timed.
+    pub change_p50: Duration,
+    /// The same, of 99 in 100 changes.
+    pub change_p99: Duration,
+    /// Changes that were timed.
+    pub changes: usize,
+    /// Bytes that nodes sent until all agreed.
+    pub bytes_to_agree: u64,
+    /// Bytes of messages that a node sends per second when nothing happens: the mean over all nodes.
+    pub steady_mean: f64,
+    /// The same, of the node that sends most.
+    pub steady_max: f64,
+    /// Pairs of hosts between which frames were walked, hop by hop, at the end.
+    pub walks: u64,
 }
 
 /// All hosts and the network between them.
 pub struct World {
+    pub(crate) plan: Plan,
     pub(crate) start: Instant,
     pub(crate) now: Instant,
     pub(crate) rng: ChaCha8Rng,
@@ -63,48 +84,64 @@ pub struct World {
     pub(crate) weather: Weather,
     pub(crate) oracle: Oracle,
     pub(crate) outcome: Outcome,
+    /// Of how many effects of nodes one is followed by the death of the node; 0 for none.
+    pub(crate) deadly_effects: u32,
+    /// Every store has had the ring once.
+    pub(crate) is_ring_known_to_all: bool,
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
     happenings: BTreeMap<u64, Happening>,
     next_happening: u64,
     /// The other end of each end, and what is under way *towards* the key.
-    peer_of: BTreeMap<End, End>,
-    wires: BTreeMap<End, Wire>,
+    pub(crate) peer_of: BTreeMap<End, End>,
+    pub(crate) wires: BTreeMap<End, Wire>,
 }
 
 impl World {
-    /// `peers` hosts; each but the first is told of the first, unless `targets` says otherwise.
+    /// The hosts of a plan, none of them started.
     #[must_use]
-    pub fn new(peers: usize, seed: u64) -> Self {
+    pub fn new(plan: &Plan) -> Self {
         // The start is arbitrary: only differences are ever looked at.
         #[expect(clippy::disallowed_methods, reason = "an origin for virtual time")]
         let start = Instant::now();
-        let range: Vec<Subnet> = "10.32.0.0/20".parse().into_iter().collect();
-        let hosts = (0..peers)
-            .map(|index| {
-                let first = Target::Address(crate::host::address(0));
-                let targets = if index == 0 { Vec::new() } else { vec![first] };
-                Host::new(index, targets, peers, range.clone())
-            })
-            .collect();
-        Self {
+        let mut world = Self {
+            plan: plan.clone(),
             start,
             now: start,
-            rng: ChaCha8Rng::seed_from_u64(seed),
-            hosts,
+            rng: ChaCha8Rng::seed_from_u64(plan.seed),
+            hosts: Vec::new(),
             weather: Weather {
                 latency: Duration::from_millis(2),
                 jitter: Duration::from_millis(3),
                 loss_per_mille: 0,
-                blocked: std::collections::BTreeSet::new(),
+                blocked: BTreeSet::new(),
             },
             oracle: Oracle::default(),
             outcome: Outcome::default(),
+            deadly_effects: 0,
+            is_ring_known_to_all: false,
             queue: BinaryHeap::new(),
             happenings: BTreeMap::new(),
             next_happening: 0,
             peer_of: BTreeMap::new(),
             wires: BTreeMap::new(),
+        };
+        for _ in 0..plan.peers {
+            let targets = plan.targets_of(world.hosts.len(), &mut world.rng);
+            world.add_host(targets);
         }
+        world
+    }
+
+    /// Another machine, with a name, an address and a disk of its own.
+    pub(crate) fn add_host(&mut self, targets: Vec<usize>) -> usize {
+        let index = self.hosts.len();
+        let mut host = Host::new(index, targets);
+        host.site = self.rng.next_u32() % self.plan.sites.max(1);
+        host.peers_expected = self.plan.peers;
+        host.ranges.clone_from(&self.plan.ranges);
+        host.conn_limit = self.plan.conn_limit;
+        self.hosts.push(host);
+        index
     }
 
     /// Starts every host now.
@@ -119,52 +156,71 @@ impl World {
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);
         let now = self.now;
-        self.hosts[host].start(seed, now).map_err(|why| Failure::CannotStart { host, why })?;
+        self.note(|| format!("host {host} starts"));
+        let state = &mut self.hosts[host];
+        if !self.plan.with_marks {
+            state.mark = None;
+        }
+        state.start(seed, now).map_err(|why| Failure::CannotStart { host, why })?;
+        self.prune(host);
         self.settle(host)
     }
 
-    /// The node dies. Its neighbours learn of it by silence.
-    pub(crate) fn kill(&mut self, host: usize) {
-        self.hosts[host].stop();
-        let ends: Vec<(End, End)> = self
-            .peer_of
-            .iter()
-            .filter(|(end, _)| end.host == host)
-            .map(|(end, peer)| (*end, *peer))
+    /// Gives back what the store says is held by containers that are no more.
+    fn prune(&mut self, host: usize) {
+        let now = self.now;
+        let state = &mut self.hosts[host];
+        let Some(ipam) = state.node.as_ref().and_then(Node::ipam) else { return };
+        let is_there = |id: &ContainerId, at: &Interface| {
+            state.containers.get(id).is_some_and(|container| container.addresses.contains(at))
+        };
+        let ghosts: Vec<(ContainerId, Interface)> = ipam
+            .allocations()
+            .filter(|(id, at)| !is_there(id, at))
+            .map(|(id, at)| (id.clone(), at))
             .collect();
-        for (end, peer) in ends {
-            self.disconnect(end);
-            self.schedule(IDLE_TIMEOUT, Happening::Closed { at: peer, why: "no answer".to_owned() });
-        }
-    }
-
-    /// Forgets the wires of a link; what is under way is lost.
-    fn disconnect(&mut self, end: End) -> Option<End> {
-        let peer = self.peer_of.remove(&end)?;
-        self.peer_of.remove(&peer);
-        self.wires.remove(&end);
-        self.wires.remove(&peer);
-        Some(peer)
-    }
-
-    /// A link breaks, and both ends notice.
-    pub(crate) fn reset_link(&mut self, end: End) {
-        if let Some(peer) = self.disconnect(end) {
-            for at in [end, peer] {
-                self.schedule(Duration::ZERO, Happening::Closed { at, why: "reset".to_owned() });
+        for (id, at) in ghosts {
+            let request = state.ask(Ask::Free);
+            if let Some(node) = &mut state.node {
+                node.free_address(request, &id, at.address(), now);
             }
         }
     }
 
-    pub(crate) fn ends(&self) -> Vec<End> {
-        self.peer_of.keys().copied().collect()
+    /// The node dies. Its neighbours learn of it by silence.
+    pub(crate) fn kill(&mut self, host: usize) {
+        self.outcome.deaths += 1;
+        self.note(|| format!("host {host} dies"));
+        self.hosts[host].stop();
+        self.fall_silent(host);
     }
 
-    fn schedule(&mut self, after: Duration, happening: Happening) {
+    pub(crate) fn living(&self) -> Vec<usize> {
+        (0..self.hosts.len()).filter(|host| self.hosts[*host].power == Power::On).collect()
+    }
+
+    /// Tells whoever follows the run what happens.
+    pub(crate) fn note(&self, what: impl FnOnce() -> String) {
+        if let Some(trace) = self.plan.trace {
+            trace(&format!("{:9.3} {}", (self.now - self.start).as_secs_f64(), what()));
+        }
+    }
+
+    /// A random number below `n`, or 0.
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        (self.rng.next_u64() % n.max(1) as u64) as usize
+    }
+
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
+        let at = self.below(from.len());
+        from.get(at).copied()
+    }
+
+    pub(crate) fn schedule(&mut self, after: Duration, happening: Happening) {
         self.schedule_at(self.now + after, happening);
     }
 
-    fn schedule_at(&mut self, at: Instant, happening: Happening) {
+    pub(crate) fn schedule_at(&mut self, at: Instant, happening: Happening) {
         let id = self.next_happening;
         self.next_happening += 1;
         self.queue.push(Reverse((at, id)));
@@ -194,27 +250,19 @@ impl World {
     fn happen(&mut self, happening: Happening) -> Result<(), Failure> {
         match happening {
             Happening::Wake { host, life } => {
-                self.hosts[host].wake = None;
+                let now = self.now;
+                let state = &mut self.hosts[host];
+                if state.life != life || state.wake != Some(now) {
+                    return Ok(());
+                }
+                state.wake = None;
                 self.with_node(host, life, |node, now| node.handle_timeout(now))
             }
             Happening::Arrive { to } => self.arrive(to),
             Happening::Opened { at, info } => self.opened(at, *info),
-            Happening::Overlay { at } => {
-                if !self.peer_of.contains_key(&at) {
-                    return Ok(());
-                }
-                let rtt = self.weather.latency * 2;
-                let overlay = Overlay { kind: OverlayKind::Sleeve, up: true, mtu: 1400, rtt };
-                self.with_node(at.host, at.life, |node, now| node.handle_overlay(at.link, overlay, now))
-            }
-            Happening::Closed { at, why } => {
-                self.disconnect(at);
-                self.with_node(at.host, at.life, |node, now| node.handle_link_closed(at.link, &why, now))
-            }
-            Happening::DialFailed { host, life, dial } => {
-                let failure = DialFailure { text: "no answer".to_owned(), retry: Retry::Backoff };
-                self.with_node(host, life, |node, now| node.handle_dial_failed(dial, failure, now))
-            }
+            Happening::Overlay { at } => self.overlay_is_up(at),
+            Happening::Closed { at, why } => self.closed(at, &why),
+            Happening::DialFailed { host, life, dial } => self.dial_failed(host, life, dial),
             Happening::CheckIdle { end } => {
                 self.check_idle(end);
                 Ok(())
@@ -238,91 +286,25 @@ impl World {
         self.settle(host)
     }
 
-    fn arrive(&mut self, to: End) -> Result<(), Failure> {
-        let Some(&from) = self.peer_of.get(&to) else { return Ok(()) };
-        if !self.weather.is_open(from.host, to.host) {
-            self.note_blocked(to);
-            self.schedule(PROBE, Happening::Arrive { to });
-            return Ok(());
-        }
-        let now = self.now;
-        let Some(wire) = self.wires.get_mut(&to) else { return Ok(()) };
-        wire.blocked_since = None;
-        let Some((at, _)) = wire.under_way.front() else { return Ok(()) };
-        if *at > now {
-            let at = *at;
-            self.schedule_at(at, Happening::Arrive { to });
-            return Ok(());
-        }
-        let Some((_, bytes)) = wire.under_way.pop_front() else { return Ok(()) };
-        let mut refused = None;
-        self.with_node(to.host, to.life, |node, now| {
-            refused = node.handle_message(to.link, &bytes, now).err();
-        })?;
-        match refused {
-            // Every node here is honest: a refusal is a bug of ours.
-            Some(error) => Err(Failure::Refused { host: to.host, why: error.to_string() }),
-            None => Ok(()),
-        }
-    }
-
-    fn note_blocked(&mut self, to: End) {
-        let now = self.now;
-        if let Some(wire) = self.wires.get_mut(&to)
-            && wire.blocked_since.is_none()
-        {
-            wire.blocked_since = Some(now);
-            self.schedule(IDLE_TIMEOUT, Happening::CheckIdle { end: to });
-        }
-    }
-
-    /// A direction that was blocked for the whole idle time ends the link at both ends.
-    fn check_idle(&mut self, end: End) {
-        let since = self.wires.get(&end).and_then(|wire| wire.blocked_since);
-        if since.is_some_and(|since| self.now.saturating_duration_since(since) >= IDLE_TIMEOUT) {
-            self.reset_link(end);
-        }
-    }
-
-    /// Blocks a direction; links over it notice even if nobody sends.
-    pub(crate) fn block(&mut self, from: usize, to: usize) {
-        self.weather.blocked.insert((from, to));
-        let ends: Vec<End> = self
-            .peer_of
-            .iter()
-            .filter(|(end, peer)| end.host == to && peer.host == from)
-            .map(|(end, _)| *end)
-            .collect();
-        for end in ends {
-            self.note_blocked(end);
-        }
-    }
-
-    /// Ends all blocks.
-    pub fn heal(&mut self) {
-        self.weather.blocked.clear();
-        for wire in self.wires.values_mut() {
-            wire.blocked_since = None;
-        }
-    }
-
-    fn opened(&mut self, at: End, info: LinkInfo) -> Result<(), Failure> {
-        if !self.peer_of.contains_key(&at) {
-            return Ok(());
-        }
-        if let Side::Dialed(dial) = info.side
-            && self.hosts[at.host].abandoned.remove(&dial)
-        {
-            self.reset_link(at);
-            return Ok(());
-        }
-        self.with_node(at.host, at.life, |node, now| node.handle_link_opened(at.link, info, now))
+    /// The same for a node in its present life, if it has one.
+    pub(crate) fn on_node(
+        &mut self,
+        host: usize,
+        act: impl FnOnce(&mut Node, Instant),
+    ) -> Result<(), Failure> {
+        let life = self.hosts[host].life;
+        self.with_node(host, life, act)
     }
 
     /// Carries out everything that a node wants, in order, and arms its timer.
-    pub(crate) fn settle(&mut self, host: usize) -> Result<(), Failure> {
+    fn settle(&mut self, host: usize) -> Result<(), Failure> {
         while let Some(output) = self.hosts[host].node.as_mut().and_then(Node::poll_output) {
             self.carry_out(host, output)?;
+            if self.deadly_effects > 0 && self.rng.next_u32() % self.deadly_effects == 0 {
+                // What came before is done, and durable if it was to be; what comes after is lost.
+                self.die_somehow(host);
+                return Ok(());
+            }
         }
         let now = self.now;
         let state = &mut self.hosts[host];
@@ -349,116 +331,45 @@ impl World {
             Output::LinkAdopted { link, .. } => {
                 self.schedule(self.weather.latency * 2, Happening::Overlay { at: End { host, life, link } });
             }
-            Output::Persist(writes) => {
-                for write in writes {
-                    match write.value {
-                        Some(value) => self.hosts[host].disk.insert(write.key, value),
-                        None => self.hosts[host].disk.remove(&write.key),
-                    };
-                }
-            }
-            Output::Incarnation(incarnation) => self.hosts[host].incarnation = incarnation,
+            Output::Persist(writes) => self.hosts[host].persist(writes),
+            Output::Incarnation(incarnation) => self.hosts[host].disk.incarnation = incarnation,
             Output::Reply { request, result } => return self.replied(host, request, result),
             Output::Refused(refused) => {
                 return Err(Failure::Refused { host, why: refused.to_string() });
             }
-            Output::Forwarding(_)
-            | Output::RemoteMacs(_)
-            | Output::Names(_)
-            | Output::PeerJoined { .. }
-            | Output::PeerLeft { .. } => {}
+            Output::Forwarding(forwarding) => self.hosts[host].forwarding = Some(forwarding),
+            Output::PeerJoined { peer, .. } => self.note(|| format!("host {host} sees {peer}")),
+            Output::PeerLeft { peer } => self.note(|| format!("host {host} misses {peer}")),
+            Output::RemoteMacs(_) | Output::Names(_) => {}
         }
         Ok(())
-    }
-
-    fn transmit(&mut self, from: End, bytes: Bytes) {
-        let Some(&to) = self.peer_of.get(&from) else { return };
-        self.outcome.messages += 1;
-        self.outcome.bytes += bytes.len() as u64;
-        let arrival = self.now + self.weather.delay(&mut self.rng);
-        let Some(wire) = self.wires.get_mut(&to) else { return };
-        let arrival = wire.under_way.back().map_or(arrival, |(last, _)| arrival.max(*last));
-        wire.under_way.push_back((arrival, bytes));
-        self.schedule_at(arrival, Happening::Arrive { to });
-    }
-
-    fn close(&mut self, end: End, why: &str) {
-        // What was sent before still arrives: the daemon finishes the stream before it closes the link.
-        if let Some(&peer) = self.peer_of.get(&end) {
-            let last = self.wires.get(&peer).and_then(|wire| wire.under_way.back()).map(|(at, _)| *at);
-            let at = last.unwrap_or(self.now).max(self.now + self.weather.latency);
-            self.schedule_at(
-                at,
-                Happening::Closed { at: peer, why: format!("closed by the other side: {why}") },
-            );
-        }
-        self.schedule(Duration::ZERO, Happening::Closed { at: end, why: why.to_owned() });
-    }
-
-    fn dial(&mut self, host: usize, dial: DialId, target: &Target) {
-        let life = self.hosts[host].life;
-        let found = match target {
-            Target::Address(address) => host_at(*address),
-            Target::Host { .. } => None,
-        };
-        let open = found.filter(|&to| {
-            self.hosts.get(to).is_some_and(|there| there.node.is_some())
-                && self.weather.is_open_both_ways(host, to)
-        });
-        let Some(to) = open else {
-            self.schedule(DIAL_TIMEOUT, Happening::DialFailed { host, life, dial });
-            return;
-        };
-        self.outcome.links += 1;
-        let near = End { host, life, link: self.hosts[host].fresh_link() };
-        let far = End { host: to, life: self.hosts[to].life, link: self.hosts[to].fresh_link() };
-        self.peer_of.insert(near, far);
-        self.peer_of.insert(far, near);
-        self.wires.insert(near, Wire::default());
-        self.wires.insert(far, Wire::default());
-        let tiebreak = u128::from(self.rng.next_u64());
-        let trip = self.weather.delay(&mut self.rng);
-        let far_info = self.info(host, Side::Accepted, tiebreak);
-        let near_info = self.info(to, Side::Dialed(dial), tiebreak);
-        // TLS and five messages: the listener is through after five trips, the dialler one later.
-        self.schedule(trip * 5, Happening::Opened { at: far, info: Box::new(far_info) });
-        self.schedule(trip * 6, Happening::Opened { at: near, info: Box::new(near_info) });
-    }
-
-    /// What the handshake tells about a host.
-    fn info(&self, about: usize, side: Side, tiebreak: u128) -> LinkInfo {
-        let host = &self.hosts[about];
-        let uid = host.node.as_ref().map(|node| node.mesh_status(self.now).uid);
-        LinkInfo {
-            peer: host.name,
-            uid: uid.unwrap_or(weave_model::Uid(0)),
-            public_key: [host.index as u8; 32],
-            nickname: format!("host{about}"),
-            incarnation: host.incarnation,
-            listen_port: host.address.port(),
-            side,
-            remote: host.address,
-            tiebreak,
-            encrypted: true,
-        }
     }
 
     fn replied(
         &mut self,
         host: usize,
-        request: weave_ipam::RequestId,
-        result: Result<Reply, weave_ipam::Refusal>,
+        request: RequestId,
+        result: Result<Reply, Refusal>,
     ) -> Result<(), Failure> {
         let Some(ask) = self.hosts[host].asked.remove(&request) else { return Ok(()) };
-        if result.is_err() {
+        if let Err(refusal) = &result {
+            self.note(|| format!("host {host} refuses {ask:?}: {refusal}"));
             self.outcome.refusals += 1;
         }
         match (ask, result) {
-            (Ask::Allocate(container), Ok(Reply::Addresses(addresses))) => {
+            (Ask::Addresses(container), Ok(Reply::Addresses(addresses))) => {
                 self.oracle.granted(host, &container, &addresses)?;
-                crate::chaos::container_started(self, host, container, addresses)
+                self.container_has(host, container, &addresses)
             }
-            (Ask::Allocate(_) | Ask::Free(_) | Ask::TakeOver, _) => Ok(()),
+            (Ask::TakeOver(dead), Ok(Reply::TakenOver(_))) => {
+                let power = &mut self.hosts[dead].power;
+                if *power == Power::Lost {
+                    *power = Power::Removed;
+                    self.outcome.takeovers += 1;
+                }
+                Ok(())
+            }
+            (Ask::Addresses(_) | Ask::Free | Ask::TakeOver(_), _) => Ok(()),
         }
     }
 }

@@ -1,0 +1,200 @@
+//! Names: who has one, who learns of it, and when it goes.
+
+use std::{collections::BTreeSet, fs};
+
+use anyhow::{Context as _, Result, ensure};
+use weave_tests::{
+    clock::{Look, wait_until},
+    lab::{Host, Place},
+    product::Router,
+    scene::{
+        Attached, LIMIT, attach, await_all_pings, await_mesh, finish, hosts, lab, play, routers, settings,
+    },
+    tool,
+    traffic::{PingReport, measure},
+};
+
+/// What `dig` prints for a question asked in `place`, as a set; `words` as on its command line.
+fn dig(place: &Place, words: &str) -> Result<BTreeSet<String>> {
+    let mut command = place.command("dig");
+    command.args(["+short", "+tries=1", "+timeout=2"]).args(words.split_whitespace());
+    let text = tool::output(&mut command).context("these tests ask with dig (bind9-dnsutils)")?;
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    Ok(text.lines().filter(|line| !line.starts_with(';')).map(str::to_owned).collect())
+}
+
+/// Waits until the question is answered by exactly these.
+fn await_answer(place: &Place, words: &str, wanted: &[&str]) -> Result<()> {
+    let wanted: BTreeSet<String> = wanted.iter().map(|w| (*w).to_owned()).collect();
+    let waited = wait_until(&format!("`dig {words}` in {} to say {wanted:?}", place.name()), LIMIT, || {
+        let said = dig(place, words)?;
+        Ok(Look::when(said == wanted, || format!("{said:?}")))
+    });
+    waited.map(drop)
+}
+
+/// The code of the answer, such as NXDOMAIN.
+fn status(place: &Place, words: &str) -> Result<String> {
+    let mut command = place.command("dig");
+    command.args(["+tries=1", "+timeout=2"]).args(words.split_whitespace());
+    let text = tool::run(&mut command)?;
+    let (_, rest) = text.split_once("status: ").context("dig shows no status")?;
+    Ok(rest.split(',').next().unwrap_or_default().to_owned())
+}
+
+fn reverse(address: std::net::IpAddr) -> String {
+    format!("-x {address}")
+}
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn names_are_answered_on_every_host_over_udp_and_tcp_and_go_with_their_container() -> Result<()> {
+    play("names_are_answered_on_every_host_over_udp_and_tcp_and_go_with_their_container", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 3] = hosts(&mut lab)?;
+        let routers = routers(programs, &hosts, &["--ipalloc-range=10.40.0.0/16,fd00:7ea::/64"])?;
+        await_mesh(&routers, 3)?;
+        let one = attach(&routers[0], "c1", "--name web")?;
+        let two = attach(&routers[1], "c1", "--name web --name Other")?;
+        let of = |a: &Attached, is: fn(&std::net::IpAddr) -> bool| -> Result<String> {
+            Ok(a.addresses.iter().find(|a| is(a)).context("an address of each family")?.to_string())
+        };
+        let (v4, v6) = (std::net::IpAddr::is_ipv4, std::net::IpAddr::is_ipv6);
+        let all = [of(&one, v4)?, of(&one, v6)?, of(&two, v4)?, of(&two, v6)?];
+        let asked: Vec<&Host> = hosts.iter().collect();
+        for host in &asked {
+            for transport in ["+notcp", "+tcp"] {
+                let at = format!("@127.0.0.1 {transport}");
+                await_answer(host, &format!("{at} web.weave.local. A"), &[&all[0], &all[2]])?;
+                await_answer(host, &format!("{at} WEB.weave.LOCAL. AAAA"), &[&all[1], &all[3]])?;
+                await_answer(host, &format!("{at} other.weave.local. A"), &[&all[2]])?;
+                await_answer(host, &format!("{at} {}", reverse(one.addresses[0])), &["web.weave.local."])?;
+                await_answer(host, &format!("{at} {}", reverse(one.addresses[1])), &["web.weave.local."])?;
+                ensure!(status(host, &format!("{at} nobody.weave.local. A"))? == "NXDOMAIN");
+                ensure!(status(host, &format!("{at} other.weave.local. TXT"))? == "NOERROR");
+            }
+        }
+        routers[1].tell(&format!("detach {}", two.id))?;
+        for host in &asked {
+            await_answer(host, "@127.0.0.1 web.weave.local. A", &[&all[0]])?;
+            await_answer(host, "@127.0.0.1 other.weave.local. A", &[])?;
+            await_answer(host, &format!("@127.0.0.1 {}", reverse(two.addresses[0])), &[])?;
+        }
+        let shown = routers[2].tell("status dns")?;
+        ensure!(shown.contains("web") && !shown.contains("other"), "status dns: {shown}");
+        finish(routers)
+    })
+}
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn the_names_of_a_peer_that_dies_go_and_are_back_with_it() -> Result<()> {
+    play("the_names_of_a_peer_that_dies_go_and_are_back_with_it", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 3] = hosts(&mut lab)?;
+        let mut routers = routers(programs, &hosts, &[])?;
+        await_mesh(&routers, 3)?;
+        let three = attach(&routers[2], "c1", "--name three")?;
+        let address = three.address().to_string();
+        for host in &hosts {
+            await_answer(host, "@127.0.0.1 three.weave.local. A", &[&address])?;
+        }
+        routers[2].kill()?;
+        for host in &hosts[..2] {
+            await_answer(host, "@127.0.0.1 three.weave.local. A", &[])?;
+        }
+        routers[2].restart()?;
+        routers[2].await_ready()?;
+        for host in &hosts {
+            await_answer(host, "@127.0.0.1 three.weave.local. A", &[&address])?;
+        }
+        finish(routers)
+    })
+}
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn containers_reach_each_other_by_name() -> Result<()> {
+    play("containers_reach_each_other_by_name", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 2] = hosts(&mut lab)?;
+        let routers = routers(programs, &hosts, &[])?;
+        await_mesh(&routers, 1)?;
+        let attached = [attach(&routers[0], "c1", "--name one")?, attach(&routers[1], "c1", "--name two")?];
+        await_all_pings(&lab, &attached)?;
+        // The host's own address on the network is where its containers ask.
+        for (router, one) in routers.iter().zip(&attached) {
+            let server = router.tell("expose")?;
+            one.container.use_resolver(server.parse()?, "weave.local")?;
+        }
+        for (from, name) in [(&attached[0], "two"), (&attached[1], "one"), (&attached[0], "two.weave.local")] {
+            wait_until(&format!("a ping of {name}"), LIMIT, || {
+                let line = format!("ping {name} --count 1 --timeout 0.5");
+                let pinged: Result<PingReport> = measure(lab.generator(), &from.container, &line);
+                let is_answered = pinged.as_ref().is_ok_and(|p| p.received == 1);
+                Ok(Look::when(is_answered, || format!("{pinged:?}")))
+            })?;
+        }
+        finish(routers)
+    })
+}
+
+/// A name server on a host of its own that knows one name; it is a router too, of another mesh and domain.
+fn upstream<'h>(programs: &weave_tests::product::Programs, host: &'h Host) -> Result<Router<'h>> {
+    let alone = settings(1, &[], &["--dns-domain=example.test."]);
+    let mut router = Router::start(programs, host, &alone)?;
+    router.await_ready()?;
+    router.tell("dns-add 192.0.2.80 -h printer.example.test")?;
+    Ok(router)
+}
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn other_names_are_asked_of_the_upstream_server_that_resolv_conf_names_now() -> Result<()> {
+    play("other_names_are_asked_of_the_upstream_server_that_resolv_conf_names_now", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 2] = hosts(&mut lab)?;
+        let [asking, answering] = &hosts;
+        let server = upstream(programs, answering)?;
+        let file = lab.directory().join("upstream.conf");
+        fs::write(&file, format!("nameserver {}\n", answering.address()?))?;
+        let flag = format!("--resolv-conf={}", file.display());
+        let mut router = Router::start(programs, asking, &settings(1, &[], &[&flag]))?;
+        router.await_ready()?;
+        for transport in ["+notcp", "+tcp"] {
+            await_answer(asking, &format!("@127.0.0.1 {transport} printer.example.test. A"), &["192.0.2.80"])?;
+            ensure!(status(asking, &format!("@127.0.0.1 {transport} no.example.test. A"))? == "NXDOMAIN");
+        }
+        // Nobody answers there: the asker is told so, in time.
+        fs::write(&file, "nameserver 172.31.1.77\n")?;
+        wait_until("the change to be seen", LIMIT, || {
+            let mut command = asking.command("dig");
+            command.args(["+tries=1", "+timeout=20", "@127.0.0.1", "fax.example.test.", "A"]);
+            let said = tool::output(&mut command)?;
+            let said = String::from_utf8_lossy(&said.stdout).into_owned();
+            Ok(Look::when(said.contains("SERVFAIL"), || said.clone()))
+        })?;
+        fs::write(&file, format!("nameserver {}\n", answering.address()?))?;
+        await_answer(asking, "@127.0.0.1 printer.example.test. A", &["192.0.2.80"])?;
+        finish(vec![server, router])
+    })
+}
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn names_can_be_given_and_taken_by_hand() -> Result<()> {
+    play("names_can_be_given_and_taken_by_hand", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 2] = hosts(&mut lab)?;
+        let routers = routers(programs, &hosts, &[])?;
+        await_mesh(&routers, 1)?;
+        routers[0].tell("dns-add 192.0.2.80 -h printer.weave.local")?;
+        await_answer(&hosts[1], "@127.0.0.1 printer.weave.local. A", &["192.0.2.80"])?;
+        ensure!(routers[1].tell("dns-lookup printer")? == "192.0.2.80");
+        routers[0].tell("dns-remove 192.0.2.80 -h printer.weave.local")?;
+        await_answer(&hosts[1], "@127.0.0.1 printer.weave.local. A", &[])?;
+        let told = routers[0].weave().args(["dns-add", "192.0.2.80", "-h", "printer.elsewhere.org"]).output()?;
+        ensure!(!told.status.success(), "a name outside the domain is refused");
+        finish(routers)
+    })
+}

@@ -1,0 +1,68 @@
+//! `cargo xtask test`: every check and test there is, in the order in which they fail fastest.
+
+use std::{env, process::Command};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+use crate::screen::say;
+
+/// Arguments of `test`.
+#[derive(Debug, Args)]
+pub(crate) struct Test {
+    /// Only what needs no namespaces: formatting, lints, walls, unit, property and simulation tests
+    #[arg(long)]
+    quick: bool,
+}
+
+/// One command of the run.
+struct Check {
+    title: &'static str,
+    arguments: &'static [&'static str],
+    is_quick: bool,
+}
+
+/// Everything that is run. Namespace tests fail where namespaces cannot be made: a test that cannot run has not passed.
+const CHECKS: [Check; 6] = [
+    Check { title: "formatting", arguments: &["fmt", "--all", "--check"], is_quick: true },
+    Check {
+        title: "lints",
+        arguments: &["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"],
+        is_quick: true,
+    },
+    Check {
+        title: "walls between crates",
+        arguments: &["test", "--quiet", "--package", "weave-tests", "--test", "arrows"],
+        is_quick: true,
+    },
+    Check {
+        title: "unit, property and simulation tests",
+        arguments: &["test", "--quiet", "--workspace", "--exclude", "weave-tests"],
+        is_quick: true,
+    },
+    Check {
+        title: "tests over whole nodes, and in network namespaces",
+        arguments: &["test", "--quiet", "--package", "weave-tests"],
+        is_quick: false,
+    },
+    Check { title: "demo", arguments: &["xtask", "demo"], is_quick: false },
+];
+
+impl Test {
+    pub(crate) fn run(&self) -> Result<std::process::ExitCode> {
+        let start = weave_tests::clock::now();
+        let chosen: Vec<&Check> = CHECKS.iter().filter(|c| c.is_quick || !self.quick).collect();
+        for (number, check) in chosen.iter().enumerate() {
+            say(&format!("[{}/{}] {}", number + 1, chosen.len(), check.title));
+            let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+            let mut command = Command::new(cargo);
+            command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).args(check.arguments);
+            let status = command.status().context("cannot run cargo")?;
+            if !status.success() {
+                bail!("{} failed: cargo {}", check.title, check.arguments.join(" "));
+            }
+        }
+        say(&format!("all {} checks passed in {:.0} s", chosen.len(), start.elapsed().as_secs_f64()));
+        Ok(std::process::ExitCode::SUCCESS)
+    }
+}
