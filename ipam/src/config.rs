@@ -45,10 +45,14 @@ pub enum ConfigError {
     #[error("the ranges {0} and {1} overlap; give ranges that do not")]
     Overlap(Subnet, Subnet),
     /// A range that is too small, or so large or so placed that it is not for unicast.
-    #[error("{0} cannot be managed: give an IPv4 range of /1 to /30, or an IPv6 range of /8 to /126 below ff00::/8")]
+    #[error(
+        "{0} cannot be managed: give an IPv4 range of /1 to /30, or an IPv6 range of /8 to /126 below ff00::/8"
+    )]
     Unusable(Subnet),
     /// A default subnet outside every range, too small, or a second one of its family.
-    #[error("the default subnet {0} must lie in a range, have room for hosts, and be the only one of its family")]
+    #[error(
+        "the default subnet {0} must lie in a range, have room for hosts, and be the only one of its family"
+    )]
     DefaultSubnet(Subnet),
     /// A seed list with nobody in it.
     #[error("the seed list is empty; name at least one router")]
@@ -86,7 +90,10 @@ impl Config {
             if is_second && self.default_subnets.is_empty() {
                 continue;
             }
-            if is_second || is_too_small(*subnet) || !self.ranges.iter().any(|r| r.net().contains(&subnet.net())) {
+            if is_second
+                || is_too_small(*subnet)
+                || !self.ranges.iter().any(|r| r.net().contains(&subnet.net()))
+            {
                 return Err(ConfigError::DefaultSubnet(*subnet));
             }
             defaults.push(*subnet);

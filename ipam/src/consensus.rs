@@ -91,7 +91,8 @@ impl Consensus {
 
     /// Accepts what another has accepted in a round that we have not promised to ignore.
     fn accept_others(&mut self) {
-        let latest = self.others.values().filter_map(|a| a.accepted.as_ref()).max_by_key(|(ballot, _)| *ballot);
+        let latest =
+            self.others.values().filter_map(|a| a.accepted.as_ref()).max_by_key(|(ballot, _)| *ballot);
         if let Some((ballot, seeds)) = latest
             && Some(*ballot) >= self.own.promised
             && self.own.accepted.as_ref().is_none_or(|(own, _)| own < ballot)

@@ -43,7 +43,8 @@ impl Ipam {
         let Some(consensus) = self.consensus.as_ref().filter(|_| self.ring.is_none()) else { return };
         let is_under_way = consensus.is_under_way();
         let quorum = consensus.quorum();
-        let is_wanted = is_under_way || !self.queue.is_empty() || self.mates().any(|(_, fact)| fact.is_waiting);
+        let is_wanted =
+            is_under_way || !self.queue.is_empty() || self.mates().any(|(_, fact)| fact.is_waiting);
         if !is_wanted || self.voters() < quorum {
             self.election.at = None;
             return;
@@ -105,8 +106,10 @@ impl Ipam {
     /// Who would share the ring if we were to say: every voter that can be reached.
     fn candidates(&self) -> Vec<Owner> {
         let mates = self.mates().filter(|(_, fact)| fact.acceptor.is_some());
-        let mut seeds: Vec<Owner> =
-            mates.map(|(peer, fact)| Owner { peer, generation: fact.generation }).chain([self.me()]).collect();
+        let mut seeds: Vec<Owner> = mates
+            .map(|(peer, fact)| Owner { peer, generation: fact.generation })
+            .chain([self.me()])
+            .collect();
         seeds.sort_unstable();
         seeds
     }

@@ -25,13 +25,17 @@ pub enum RestoreError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A record cannot be read.
-    #[error("the IPAM store is damaged at record {key}; restore it, or `weave reset` to start with an empty store")]
+    #[error(
+        "the IPAM store is damaged at record {key}; restore it, or `weave reset` to start with an empty store"
+    )]
     Damaged {
         /// The key, in hexadecimal.
         key: String,
     },
     /// The store was written by a router of another name.
-    #[error("the IPAM store belongs to router {found}, this is {expected}; use that name, or `weave reset` first")]
+    #[error(
+        "the IPAM store belongs to router {found}, this is {expected}; use that name, or `weave reset` first"
+    )]
     OtherPeer {
         /// Who wrote it.
         found: PeerName,
@@ -39,7 +43,9 @@ pub enum RestoreError {
         expected: PeerName,
     },
     /// The store was written for other ranges.
-    #[error("the IPAM store is for the ranges {found}; launch with these, or `weave reset` on every router first")]
+    #[error(
+        "the IPAM store is for the ranges {found}; launch with these, or `weave reset` on every router first"
+    )]
     OtherRanges {
         /// The ranges it was written for.
         found: String,

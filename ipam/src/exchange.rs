@@ -31,8 +31,16 @@ impl Ipam {
         let entries = self.read_bundle(bundle)?;
         match &self.ring {
             Some(ring) if ring.id() == bundle.ring => {
+                if !self.is_heard(from, bundle) {
+                    return Ok(());
+                }
                 self.members.merge(&bundle.members);
-                self.merge(&entries, now);
+                if !self.members.contains(self.local) && self.leaving.is_none() {
+                    self.abandon_ring();
+                    self.compare_rings(now);
+                } else {
+                    self.merge(&entries, now);
+                }
             }
             Some(_) => self.note_other_ring(from, bundle),
             None if self.leaving.is_none() => {
@@ -62,12 +70,18 @@ impl Ipam {
         let theirs = Ring::assemble(&self.universe, &bundle.seeds, &bundle.entries(&self.universe)?);
         if let (Some(ours), Some(theirs)) = (&self.ring, theirs)
             && ours.id() == theirs.id()
-            && (ours.digest() != theirs.digest() || self.members.removals().iter().any(|m| !bundle.members.contains(m)))
+            && (ours.digest() != theirs.digest()
+                || self.members.removals().iter().any(|m| !bundle.members.contains(m)))
             && let Some(bundle) = self.whole_ring()
         {
             self.send(from, &Message::Ring(bundle));
         }
         Ok(())
+    }
+
+    /// Whether the sender may speak of the ring: it was not removed since it knew what it says.
+    pub(crate) fn is_heard(&self, from: PeerName, bundle: &Bundle) -> bool {
+        bundle.changes >= self.members.of(from).changes
     }
 
     /// The bundle's entries, once all of it is found to be sound.
@@ -79,35 +93,30 @@ impl Ipam {
         Ok(entries)
     }
 
-    /// Takes what is greater, except what was promised to others not to take.
+    /// Takes what is greater.
     pub(crate) fn merge(&mut self, entries: &[Entry], now: Instant) {
         let me = self.me();
-        let mut free: Vec<Entry> = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let parts = self.not_frozen(*entry);
-            let is_news = || self.ring.iter().any(|r| r.within(entry.span).any(|known| known.stamp < entry.stamp));
-            if parts != [*entry] && is_news() {
-                self.note_blocked(*entry);
-            }
-            free.extend(parts);
-        }
         let Some(ring) = &mut self.ring else { return };
-        let changes: Vec<_> = free.iter().flat_map(|entry| ring.join(*entry)).collect();
+        let changes: Vec<_> = entries.iter().flat_map(|entry| ring.join(*entry)).collect();
         if changes.is_empty() {
             return;
         }
         let mut has_lost = false;
+        let mut gained = Vec::new();
         for change in &changes {
             match (change.before.owner == me, change.after.owner == me) {
                 (true, false) => {
-                    has_lost = true;
-                    self.lose(change.span, change.after);
+                    has_lost |= self.is_in_use(change.span);
+                    self.space.remove(change.span);
                 }
-                (false, true) => self.gain(change.span),
+                (false, true) => {
+                    self.gain(change.span);
+                    gained.push(change.span);
+                }
                 (true, true) | (false, false) => {}
             }
         }
-        self.after_ring_change(now);
+        self.after_ring_change(&gained, now);
         if has_lost {
             // Only we give our space away. That somebody knows of a gift that we do not know of means that our
             // store is from the past, or that somebody declared us dead.
@@ -115,32 +124,32 @@ impl Ipam {
         }
     }
 
-    /// Follows up on any change of the ring.
-    pub(crate) fn after_ring_change(&mut self, now: Instant) {
+    /// Follows up on any change of the ring, in which we gained some space.
+    pub(crate) fn after_ring_change(&mut self, gained: &[Span], now: Instant) {
         let me = self.me();
         if let Some(ring) = &mut self.ring {
-            let raised = ring.coalesce(me);
+            let raised: Vec<Entry> = gained.iter().filter_map(|span| ring.coalesce(me, *span)).collect();
             self.tell(raised, now);
         }
-        self.drop_passed_floors();
+        self.drop_passed_floors(now);
         self.recheck_settles(now);
         self.publish_lazily(now);
         self.compare_rings(now);
     }
 
-    /// Space is ours from now on: what of it no container holds is free.
+    /// Whether something of the span is free to give, or held.
+    fn is_in_use(&self, span: Span) -> bool {
+        self.space.lowest(span).is_some() || self.ledger.used_within(span).next().is_some()
+    }
+
+    /// Space is ours from now on: what of it no container holds, and nobody is taking over, is free.
     pub(crate) fn gain(&mut self, span: Span) {
-        self.space.insert(span);
+        for part in self.not_frozen(span) {
+            self.space.insert(part);
+        }
         let used: Vec<u128> = self.ledger.used_within(span).collect();
         for address in used {
             self.space.remove(Span::one(address));
-        }
-    }
-
-    fn lose(&mut self, span: Span, to: Stamp) {
-        self.space.remove(span);
-        if self.ledger.used_within(span).next().is_some() {
-            self.lost_to.insert(to.owner.peer);
         }
     }
 
@@ -161,7 +170,7 @@ impl Ipam {
             self.space.remove(entry.span);
         }
         self.tell(given.clone(), now);
-        self.after_ring_change(now);
+        self.after_ring_change(&[], now);
         given
     }
 
@@ -178,11 +187,9 @@ impl Ipam {
     /// Takes a ring, having none.
     pub(crate) fn adopt(&mut self, ring: Ring, now: Instant) {
         self.writes.push(store::write_seeds(ring.seeds()));
-        for seed in ring.seeds() {
-            if !self.peers.get(&seed.peer).is_some_and(|p| p.fact.as_ref().is_some_and(|f| f.is_leaving)) {
-                self.members.note(seed.peer, false);
-            }
-        }
+        let seeds: Vec<_> = ring.seeds().iter().map(|seed| (seed.peer, self.members.of(seed.peer))).collect();
+        self.members.merge(&seeds);
+        self.members.rejoin(self.local);
         let own: Vec<Span> = ring.owned_by(self.me()).map(|e| e.span).collect();
         self.ring = Some(ring);
         self.consensus = None;
@@ -193,14 +200,17 @@ impl Ipam {
         self.compare_rings(now);
     }
 
+    /// Some entries, with the removals: whoever learns that space was taken over learns from whom.
     pub(crate) fn bundle(&self, entries: impl IntoIterator<Item = Entry>) -> Option<Bundle> {
         let ring = self.ring.as_ref()?;
-        Some(Bundle::new(self.universe_id, ring, Vec::new(), entries))
+        let changes = self.members.of(self.local).changes;
+        Some(Bundle::new(self.universe_id, changes, ring, self.members.removals(), entries))
     }
 
     pub(crate) fn whole_ring(&self) -> Option<Bundle> {
         let ring = self.ring.as_ref()?;
-        Some(Bundle::new(self.universe_id, ring, self.members.all(), ring.entries()))
+        let changes = self.members.of(self.local).changes;
+        Some(Bundle::new(self.universe_id, changes, ring, self.members.all(), ring.entries()))
     }
 
     pub(crate) fn answer_ring(&mut self, to: PeerName) {
@@ -228,8 +238,7 @@ impl Ipam {
                 disjoint.push(Entry { span: Span::new(lo, entry.span.hi), stamp: entry.stamp });
             }
         }
-        if let Some(mut bundle) = self.bundle(disjoint) {
-            bundle.members = self.members.removals();
+        if let Some(bundle) = self.bundle(disjoint) {
             self.outbox.push(Event::Broadcast(wire::encode(&Message::Ring(bundle))));
         }
     }
@@ -293,7 +302,7 @@ impl Ipam {
 
     /// Where two rings meet, the one without containers gives way; between two such, the one with the higher name.
     /// Nobody gives a ring up whose reachable members have containers, or with containers of its own.
-    pub(crate) fn consider_adoption(&mut self, _now: Instant) {
+    pub(crate) fn consider_adoption(&mut self, now: Instant) {
         let Some(ours) = self.ring.as_ref().map(Ring::id) else { return };
         if !self.ledger.is_empty() || !self.queue.is_empty() || self.leaving.is_some() {
             return;
@@ -303,11 +312,15 @@ impl Ipam {
         let gives_way = rings().any(|(id, has_holders)| id != ours && (has_holders || id < ours));
         if gives_way && !is_ours_used {
             self.abandon_ring();
+            self.compare_rings(now);
         }
     }
 
+    /// Forgets the ring, and begins another life: what is on it is not ours any more.
     fn abandon_ring(&mut self) {
+        self.abort_settles();
         let Some(ring) = self.ring.take() else { return };
+        self.is_confirmed = true;
         self.writes.extend(ring.entries().map(|entry| store::write_run(entry.span.lo, None)));
         self.writes.push(Write { key: b"i".to_vec(), value: None });
         let generation = self.nonce();
@@ -315,7 +328,6 @@ impl Ipam {
         self.writes.push(store::write_header(&self.header));
         self.space = crate::space::Space::default();
         self.hunts.clear();
-        self.settles.clear();
         self.news.clear();
         self.ring_ask_at = None;
         for peer in self.peers.values_mut() {

@@ -7,8 +7,9 @@ use weave_model::PeerName;
 use crate::{
     error::GossipError,
     ipam::Ipam,
-    request::{Refusal, Reply, RequestId},
-    ring::{Entry, Owner, Ring},
+    request::{Refusal, Reply, RequestId, WaitReason},
+    ring::{Owner, Ring},
+    status::PendingStatus,
     wire::{Bundle, Message},
 };
 
@@ -16,9 +17,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Leaving {
     request: RequestId,
-    pub(crate) heir: PeerName,
+    heir: PeerName,
     nonce: u64,
-    given: Vec<Entry>,
     next_try: Option<Instant>,
 }
 
@@ -27,6 +27,13 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 impl Leaving {
     pub(crate) fn next_try(&self) -> Option<Instant> {
         self.next_try
+    }
+
+    /// The request, while it waits.
+    pub(crate) fn pending(&self) -> Option<PendingStatus> {
+        self.next_try?;
+        let waiting_for = WaitReason::Heir { peer: self.heir };
+        Some(PendingStatus { request: self.request, owner: None, waiting_for })
     }
 }
 
@@ -50,10 +57,11 @@ impl Ipam {
                 self.release_all(now);
                 self.abort_settles();
                 self.members.remove(self.local);
-                let given: Vec<Entry> = own.into_iter().flat_map(|span| self.give(span, heir, now)).collect();
+                for span in own {
+                    self.give(span, heir, now);
+                }
                 let nonce = self.nonce();
-                self.leaving =
-                    Some(Leaving { request, heir: heir.peer, nonce, given, next_try: Some(now) });
+                self.leaving = Some(Leaving { request, heir: heir.peer, nonce, next_try: Some(now) });
                 self.repeat_bequest(now);
                 self.publish_by(now);
             }
@@ -63,21 +71,26 @@ impl Ipam {
 
     fn choose_heir(&self) -> Option<Owner> {
         let ring = self.ring.as_ref()?;
-        let is_owner = |peer: PeerName| ring.owners().any(|owner| owner.peer == peer);
+        let is_owner = |peer: PeerName| ring.lives_of(peer).next().is_some();
         self.mates()
-            .filter(|(_, fact)| fact.ring.is_some_and(|r| r.id == ring.id()) && !fact.is_leaving)
+            .filter(|(peer, fact)| {
+                fact.ring.is_some_and(|r| r.id == ring.id()) && !fact.is_leaving && self.may_be_given(*peer)
+            })
             .map(|(peer, fact)| (!is_owner(peer), Owner { peer, generation: fact.generation }))
             .min()
             .map(|(_, owner)| owner)
     }
 
     pub(crate) fn repeat_bequest(&mut self, now: Instant) {
-        let Some(leaving) = self.leaving.as_mut().filter(|l| l.next_try.is_some_and(|at| at <= now)) else { return };
+        let Some(leaving) = self.leaving.as_mut().filter(|l| l.next_try.is_some_and(|at| at <= now)) else {
+            return;
+        };
         leaving.next_try = Some(now + RETRY_DELAY);
-        let (heir, nonce, given) = (leaving.heir, leaving.nonce, leaving.given.clone());
-        if let Some(mut ring) = self.bundle(given) {
-            ring.members = self.members.removals();
-            self.send(heir, &Message::Bequest { nonce, ring });
+        let (heir, nonce) = (leaving.heir, leaving.nonce);
+        // Should the heir itself be gone meanwhile, it is enough that somebody knows.
+        let witness = self.mates().map(|(peer, _)| peer).next().filter(|_| !self.is_reachable(heir));
+        if let Some(ring) = self.whole_ring() {
+            self.send(witness.unwrap_or(heir), &Message::Bequest { nonce, ring });
         }
     }
 
@@ -95,8 +108,8 @@ impl Ipam {
         Ok(())
     }
 
-    pub(crate) fn handle_bequest_taken(&mut self, from: PeerName, nonce: u64) {
-        if let Some(leaving) = self.leaving.as_mut().filter(|l| l.heir == from && l.nonce == nonce)
+    pub(crate) fn handle_bequest_taken(&mut self, nonce: u64) {
+        if let Some(leaving) = self.leaving.as_mut().filter(|l| l.nonce == nonce)
             && leaving.next_try.take().is_some()
         {
             let request = leaving.request;

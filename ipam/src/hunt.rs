@@ -53,7 +53,11 @@ impl Ipam {
         let needed = if self.ring.is_some() { self.needed_windows() } else { BTreeSet::new() };
         self.hunts.retain(|window, _| needed.contains(window));
         for window in needed {
-            let hunt = self.hunts.entry(window).or_insert(Hunt { asked: None, done: BTreeSet::new(), next_step: now });
+            let hunt = self.hunts.entry(window).or_insert(Hunt {
+                asked: None,
+                done: BTreeSet::new(),
+                next_step: now,
+            });
             if hunt.next_step > now {
                 continue;
             }
@@ -99,9 +103,12 @@ impl Ipam {
         let ring = self.ring.as_ref()?.id();
         let done = &self.hunts.get(&window)?.done;
         self.mates()
-            .filter(|(peer, fact)| fact.ring.is_some_and(|r| r.id == ring) && !fact.is_leaving && !done.contains(peer))
+            .filter(|(peer, fact)| {
+                fact.ring.is_some_and(|r| r.id == ring) && !fact.is_leaving && !done.contains(peer)
+            })
             .map(|(peer, fact)| {
-                let free = fact.free.iter().map(|(span, free)| span.clip(window).len().min(*free)).sum::<u128>();
+                let free =
+                    fact.free.iter().map(|(span, free)| span.clip(window).len().min(*free)).sum::<u128>();
                 (free, std::cmp::Reverse(peer))
             })
             .filter(|(free, _)| *free > 0)
@@ -118,10 +125,14 @@ impl Ipam {
         window: Span,
         now: Instant,
     ) {
-        if self.repeat_answer(from, nonce) || self.ring.as_ref().is_none_or(|r| r.id() != ring) || window.is_empty() {
+        if self.repeat_answer(from, nonce)
+            || self.ring.as_ref().is_none_or(|r| r.id() != ring)
+            || window.is_empty()
+        {
             return;
         }
-        let chunk = if self.leaving.is_none() { self.space.chunk_to_give(window) } else { None };
+        let may_give = self.leaving.is_none() && self.may_be_given(from);
+        let chunk = if may_give { self.space.chunk_to_give(window) } else { None };
         let given = chunk.map(|chunk| self.give(chunk, Owner { peer: from, generation }, now));
         let given = given.and_then(|entries| self.bundle(entries));
         self.answer(from, nonce, &Message::SpaceAnswer { nonce, given });
@@ -151,7 +162,10 @@ impl Ipam {
             return;
         }
         *ask = None;
-        let Some((ring, stamp)) = self.ring.as_ref().and_then(|r| Some((r.id(), r.stamp_of(address)?))) else { return };
+        let Some((ring, stamp)) = self.ring.as_ref().and_then(|r| Some((r.id(), r.stamp_of(address)?)))
+        else {
+            return;
+        };
         let to = stamp.owner.peer;
         if to == self.local || !self.is_reachable(to) {
             return;
@@ -174,7 +188,8 @@ impl Ipam {
             return;
         }
         let one = Span::one(address.min(u128::MAX - 1));
-        let outcome = if self.space.contains(address) && self.leaving.is_none() {
+        let may_give = self.leaving.is_none() && self.may_be_given(from);
+        let outcome = if self.space.contains(address) && may_give {
             let given = self.give(one, Owner { peer: from, generation }, now);
             self.bundle(given).map(AddressOutcome::Given)
         } else if self.ledger.used_within(one).next().is_some() {
@@ -196,7 +211,9 @@ impl Ipam {
         now: Instant,
     ) -> Result<(), GossipError> {
         match outcome {
-            AddressOutcome::Given(bundle) | AddressOutcome::NotMine(bundle) => self.handle_ring(from, bundle, now)?,
+            AddressOutcome::Given(bundle) | AddressOutcome::NotMine(bundle) => {
+                self.handle_ring(from, bundle, now)?
+            }
             AddressOutcome::InUse => {
                 let refused = self.queue.iter().find_map(|pending| match &pending.want {
                     Want::Claim { address, ask: Some(ask), .. } if ask.to == from && ask.nonce == nonce => {
@@ -258,7 +275,8 @@ impl Ipam {
             return WaitReason::OwnerUnreachable { peers: unreachable };
         }
         let asked = self.hunts.iter().filter(|(window, _)| windows.contains(window));
-        let asked: BTreeSet<PeerName> = asked.flat_map(|(_, h)| h.done.iter().copied().chain(h.asked.map(|a| a.0))).collect();
+        let asked: BTreeSet<PeerName> =
+            asked.flat_map(|(_, h)| h.done.iter().copied().chain(h.asked.map(|a| a.0))).collect();
         WaitReason::Space { asked: asked.into_iter().collect() }
     }
 
@@ -271,8 +289,11 @@ impl Ipam {
 
     /// Whether every owner of the subnet can be reached and none has anything free in it.
     pub(crate) fn is_exhausted(&self, subnet: Subnet) -> bool {
-        let (Some(window), Some(ring)) = (Span::of(subnet).map(Span::hosts), &self.ring) else { return false };
+        let (Some(window), Some(ring)) = (Span::of(subnet).map(Span::hosts), &self.ring) else {
+            return false;
+        };
         let mut owners = ring.within(window).map(|entry| entry.stamp.owner);
-        owners.all(|owner| owner == self.me() || self.is_reachable(owner.peer)) && self.has_nothing_free(&[window])
+        owners.all(|owner| owner == self.me() || self.is_reachable(owner.peer))
+            && self.has_nothing_free(&[window])
     }
 }

@@ -1,7 +1,7 @@
 //! The state machine: what it holds, how it starts, and the order in which its effects come out.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -16,6 +16,7 @@ use crate::{
     consensus::Consensus,
     election::Election,
     error::{GossipError, RestoreError},
+    freeze::Floor,
     heir::Leaving,
     hunt::Hunt,
     ledger::Ledger,
@@ -24,7 +25,7 @@ use crate::{
     pending::Queue,
     request::{Refusal, Reply, RequestId},
     ring::{self, Entry, Owner, Ring},
-    settle::{Floor, Settle},
+    settle::Settle,
     space::Space,
     span::Span,
     store::{self, Header},
@@ -103,17 +104,15 @@ pub struct Ipam {
     pub(crate) settles: BTreeMap<PeerName, Settle>,
     pub(crate) floors: Vec<Floor>,
     pub(crate) floor_check_at: Option<Instant>,
-    /// Entries that a promise kept us from taking: whose, and the version that the promise speaks of.
-    pub(crate) blocked: BTreeMap<Span, (PeerName, u64)>,
     pub(crate) leaving: Option<Leaving>,
-    /// Routers that took space over in which containers here hold addresses.
-    pub(crate) lost_to: BTreeSet<PeerName>,
     /// Own changes of the ring that the others have not been told.
     pub(crate) news: Vec<Entry>,
     pub(crate) news_at: Option<Instant>,
     pub(crate) fact_at: Option<Instant>,
     pub(crate) published: Vec<u8>,
     pub(crate) ring_ask_at: Option<Instant>,
+    /// The others agreed, or need not, that this router is a member in this life.
+    pub(crate) is_confirmed: bool,
     /// Nothing has happened since the store was read.
     is_untouched: bool,
     pub(crate) writes: Vec<Write>,
@@ -149,10 +148,12 @@ impl Ipam {
             generation: first_generation(&config),
             prior: Vec::new(),
             is_stale: false,
+            vouches: false,
         });
         if !is_new {
             header.begin_life(restored.epoch, rng.next_u64());
         }
+        let has_ring = restored.ring.is_some();
         let consensus = match &config.init {
             Init::Consensus { peers } if restored.ring.is_none() => {
                 Some(Consensus::new(config.local, config.store_id, *peers, restored.acceptor))
@@ -182,14 +183,13 @@ impl Ipam {
             settles: BTreeMap::new(),
             floors: restored.floors,
             floor_check_at: Some(now),
-            blocked: BTreeMap::new(),
             leaving: None,
-            lost_to: BTreeSet::new(),
             news: Vec::new(),
             news_at: None,
             fact_at: Some(now),
             published: Vec::new(),
             ring_ask_at: None,
+            is_confirmed: !has_ring,
             is_untouched: true,
             writes: Vec::new(),
             outbox: Vec::new(),
@@ -210,6 +210,7 @@ impl Ipam {
         if !is_latest || !self.is_untouched || self.header.is_stale {
             return false;
         }
+        self.is_confirmed = true;
         self.header.generation = mark.generation;
         self.header.prior.pop();
         self.writes.push(store::write_header(&self.header));
@@ -253,12 +254,16 @@ impl Ipam {
                 self.handle_space_ask(from, nonce, ring, generation, window, now);
                 Ok(())
             }
-            Message::SpaceAnswer { nonce, given } => self.handle_space_answer(from, nonce, given.as_ref(), now),
+            Message::SpaceAnswer { nonce, given } => {
+                self.handle_space_answer(from, nonce, given.as_ref(), now)
+            }
             Message::AddressAsk { nonce, ring, generation, address } => {
                 self.handle_address_ask(from, nonce, ring, generation, address, now);
                 Ok(())
             }
-            Message::AddressAnswer { nonce, outcome } => self.handle_address_answer(from, nonce, &outcome, now),
+            Message::AddressAnswer { nonce, outcome } => {
+                self.handle_address_answer(from, nonce, &outcome, now)
+            }
             Message::Freeze(freeze) => self.handle_freeze(from, &freeze, now),
             Message::Frozen { subject, nonce, members, epochs } => {
                 self.handle_frozen(from, subject, nonce, &members, &epochs, now);
@@ -271,13 +276,12 @@ impl Ipam {
                 self.handle_freeze_ask(from, subject, nonce, generation);
                 Ok(())
             }
-            Message::Raise { span, target } => self.handle_raise(span, target, now),
             Message::Unfreeze { subject, nonce, ring } => {
                 self.handle_unfreeze(from, subject, nonce, ring.as_ref(), now)
             }
             Message::Bequest { nonce, ring } => self.handle_bequest(from, nonce, &ring, now),
             Message::BequestTaken { nonce } => {
-                self.handle_bequest_taken(from, nonce);
+                self.handle_bequest_taken(nonce);
                 Ok(())
             }
         }
@@ -314,7 +318,8 @@ impl Ipam {
             (self.queue.next_retry(), "ask for an address again"),
         ];
         let hunts = self.hunts.values().map(|hunt| (Some(hunt.next_step()), "ask for space again"));
-        let settles = self.settles.values().map(|settle| (Some(settle.next_step()), "ask for agreement again"));
+        let settles =
+            self.settles.values().map(|settle| (Some(settle.next_step()), "ask for agreement again"));
         fixed.into_iter().chain(hunts).chain(settles).filter_map(|(at, why)| Some((at?, why))).min()
     }
 
@@ -386,7 +391,8 @@ impl Ipam {
         if let Some(ring) = &mut self.ring {
             self.writes.extend(ring.take_touched().into_iter().map(|(lo, run)| store::write_run(lo, run)));
         }
-        self.writes.extend(self.members.take_touched().into_iter().map(|(peer, m)| store::write_member(peer, m)));
+        self.writes
+            .extend(self.members.take_touched().into_iter().map(|(peer, m)| store::write_member(peer, m)));
         if !self.writes.is_empty() {
             self.epoch += 1;
             self.writes.push(store::write_epoch(self.epoch));

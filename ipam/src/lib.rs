@@ -12,8 +12,13 @@
 //!    until every member of the mesh has agreed to let it go (`settle`). So is the space of a dead router.
 //! 4. The first ring comes from a vote that a majority must win (`consensus`).
 //!
-//! Two things are beyond it, and the operator's word: that a router declared dead has no running containers, and that
-//! not more than a minority of the voters loses its disk before the ring is known to all.
+//! What is beyond it, and stands on somebody's word or on chance:
+//! * that a router which the operator declares dead has no running containers;
+//! * that a router which loses its store, or has an older one restored, loses its containers with it, or claims what
+//!   they still use before [`Ipam::take_over`] is called with its own name;
+//! * that no majority of the voters loses its stores before the first ring is known to all;
+//! * that a router which dies for good has not, in its last moments, given space to a newcomer that no other member
+//!   has ever heard of, and that stays cut off from them all while the space is taken over.
 //!
 //! # Driving
 //! 1. Feed one input: a `handle_*` method or a request, with the time it happened. Time never goes back.
@@ -28,6 +33,7 @@ mod consensus;
 mod election;
 mod error;
 mod exchange;
+mod freeze;
 mod heir;
 mod hunt;
 mod ipam;

@@ -1,5 +1,9 @@
 //! Who must agree before somebody's space is taken over: every router that was ever seen on the ring and was
 //! neither removed nor left.
+//!
+//! A router that is removed is dead to the others, and so is what it knew: the space was divided again without
+//! asking it. Should it come back, it forgets its ring, takes theirs, and counts itself in again. The count of such
+//! changes goes with all that it says of the ring, so that what it said before is known for what it is.
 
 use std::collections::BTreeMap;
 
@@ -14,14 +18,16 @@ const MAX_MEMBERS: usize = 1 << 14;
 /// Whether a router is a member, and how often that changed. The greater wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Membership {
-    changes: u32,
-    is_member: bool,
+    pub(crate) changes: u32,
+    pub(crate) is_member: bool,
 }
 
 /// The members, as a replicated map.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Members {
     by_name: BTreeMap<PeerName, Membership>,
+    /// All that ever was removed, mixed.
+    removals: u64,
     /// Names to store again.
     touched: Vec<PeerName>,
 }
@@ -39,12 +45,21 @@ impl Members {
         self.by_name.iter().map(|(peer, membership)| (*peer, *membership)).collect()
     }
 
-    /// A router was seen on the ring. One that was removed is a member again only if it can be reached: the mesh
-    /// goes on for a while to tell of those that are dead.
-    pub(crate) fn note(&mut self, peer: PeerName, is_reachable: bool) {
-        if is_reachable || !self.by_name.contains_key(&peer) {
-            self.change(peer, true);
-        }
+    /// What is known of one router; of one never heard of, that it is a member from the beginning.
+    pub(crate) fn of(&self, peer: PeerName) -> Membership {
+        self.by_name.get(&peer).copied().unwrap_or(Membership { changes: 0, is_member: true })
+    }
+
+    /// A removed router is a member again. Only that router itself says so, and only once it has forgotten all that
+    /// it knew.
+    pub(crate) fn rejoin(&mut self, peer: PeerName) {
+        self.change(peer, true);
+    }
+
+    /// Everybody agreed that a member is one still, in a new life: what was said of it before, or by it, is past.
+    pub(crate) fn renew(&mut self, peer: PeerName) {
+        let changes = self.of(peer).changes.saturating_add(2);
+        self.set(peer, Membership { changes, is_member: true });
     }
 
     /// The removals, and what became of them.
@@ -54,11 +69,12 @@ impl Members {
 
     /// Equal for those who know of the same removals. Joining is left out: everybody sees that for itself.
     pub(crate) fn digest(&self) -> u64 {
-        let removals = self.by_name.iter().filter(|(_, membership)| membership.changes > 0);
-        removals.fold(0, |digest, (peer, membership)| {
-            let count = u128::from(membership.changes) * 2 + u128::from(membership.is_member);
-            digest ^ mix(mix(0x6d65_6d62, u128::from(name_number(*peer))), count)
-        })
+        self.removals
+    }
+
+    /// Equal for those who know of the same members.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        self.by_name.iter().fold(0, |digest, (peer, membership)| digest ^ hash(*peer, *membership))
     }
 
     pub(crate) fn remove(&mut self, peer: PeerName) {
@@ -69,7 +85,7 @@ impl Members {
         let changes = match self.by_name.get(&peer) {
             Some(known) if known.is_member == is_member => return,
             Some(known) => known.changes.saturating_add(1),
-            None => 0,
+            None => u32::from(!is_member),
         };
         self.set(peer, Membership { changes, is_member });
     }
@@ -85,7 +101,7 @@ impl Members {
 
     /// Puts back what was stored.
     pub(crate) fn restore(&mut self, peer: PeerName, membership: Membership) {
-        self.by_name.insert(peer, membership);
+        self.put(peer, membership);
     }
 
     pub(crate) fn take_touched(&mut self) -> Vec<(PeerName, Membership)> {
@@ -95,8 +111,20 @@ impl Members {
 
     fn set(&mut self, peer: PeerName, membership: Membership) {
         if self.by_name.len() < MAX_MEMBERS || self.by_name.contains_key(&peer) {
-            self.by_name.insert(peer, membership);
+            self.put(peer, membership);
             self.touched.push(peer);
         }
     }
+
+    fn put(&mut self, peer: PeerName, membership: Membership) {
+        let before = self.by_name.insert(peer, membership);
+        for known in before.into_iter().chain([membership]).filter(|known| known.changes > 0) {
+            self.removals ^= hash(peer, known);
+        }
+    }
+}
+
+fn hash(peer: PeerName, membership: Membership) -> u64 {
+    let count = u128::from(membership.changes) * 2 + u128::from(membership.is_member);
+    mix(mix(0x6d65_6d62, u128::from(name_number(peer))), count)
 }

@@ -1,12 +1,16 @@
 //! What is known of the other routers, and what they are told of this one.
 
-use std::{collections::VecDeque, time::{Duration, Instant}};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use weave_model::PeerName;
 
 use crate::{
     error::GossipError,
     ipam::{Event, Ipam},
+    members::Membership,
     ring::Owner,
     span::Span,
     wire::{self, Fact, MAX_CHUNKS, RingNote},
@@ -34,12 +38,7 @@ impl Ipam {
     /// A router can be reached, directly or through others.
     pub fn handle_peer_reachable(&mut self, peer: PeerName, now: Instant) {
         if peer != self.local {
-            let known = self.peers.entry(peer).or_default();
-            known.is_reachable = true;
-            let fact = known.fact.as_ref().filter(|fact| fact.universe == self.universe_id);
-            if fact.is_some_and(|fact| !fact.is_leaving) {
-                self.members.note(peer, true);
-            }
+            self.peers.entry(peer).or_default().is_reachable = true;
             self.compare_rings(now);
             self.stir_hunts(now);
             self.finish(now);
@@ -109,14 +108,11 @@ impl Ipam {
                 }
                 Some(_) | None => {}
             }
-            if fact.is_leaving {
-                self.members.remove(peer);
-            } else {
-                let is_reachable = self.is_reachable(peer);
-                self.members.note(peer, is_reachable);
-            }
+            let membership = Membership { changes: fact.changes, is_member: !fact.is_leaving };
+            self.members.merge(&[(peer, membership)]);
         }
-        let had_space = self.peers.get(&peer).is_some_and(|p| p.fact.as_ref().is_some_and(|f| !f.free.is_empty()));
+        let had_space =
+            self.peers.get(&peer).is_some_and(|p| p.fact.as_ref().is_some_and(|f| !f.free.is_empty()));
         let has_space = !fact.free.is_empty();
         self.peers.entry(peer).or_default().fact = Some(fact);
         if has_space && !had_space {
@@ -139,7 +135,8 @@ impl Ipam {
     pub(crate) fn note_epoch(&mut self, life: Owner, epoch: u64) {
         let known = self.epochs.entry(life).or_default();
         *known = (*known).max(epoch);
-        let lives = Owner { peer: life.peer, generation: 0 }..=Owner { peer: life.peer, generation: u64::MAX };
+        let lives =
+            Owner { peer: life.peer, generation: 0 }..=Owner { peer: life.peer, generation: u64::MAX };
         if self.epochs.range(lives.clone()).count() > MAX_LIVES {
             let oldest = self.epochs.range(lives).min_by_key(|(_, epoch)| **epoch).map(|(life, _)| *life);
             oldest.map(|life| self.epochs.remove(&life));
@@ -190,6 +187,7 @@ impl Ipam {
             epoch: self.epoch,
             universe: self.universe_id,
             acceptor,
+            changes: self.members.of(self.local).changes,
             is_waiting: self.ring.is_none() && !self.queue.is_empty(),
             is_leaving: self.leaving.is_some(),
             has_holders: !self.ledger.is_empty(),

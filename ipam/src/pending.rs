@@ -257,7 +257,12 @@ impl Ipam {
     }
 
     /// One attempt; `None` when it has to wait.
-    fn attempt(&mut self, request: RequestId, want: &mut Want, now: Instant) -> Option<Result<Reply, Refusal>> {
+    fn attempt(
+        &mut self,
+        request: RequestId,
+        want: &mut Want,
+        now: Instant,
+    ) -> Option<Result<Reply, Refusal>> {
         match want {
             Want::Prime => self.ring.as_ref().map(|_| Ok(Reply::Done)),
             Want::Allocate { owner, subnets } => self.attempt_allocate(request, owner, subnets, now),
@@ -281,7 +286,8 @@ impl Ipam {
             })
             .collect();
         let picks = picks?;
-        let fresh: Vec<Interface> = picks.iter().filter(|(_, is_new)| *is_new).map(|(pick, _)| *pick).collect();
+        let fresh: Vec<Interface> =
+            picks.iter().filter(|(_, is_new)| *is_new).map(|(pick, _)| *pick).collect();
         for interface in &fresh {
             self.hold(owner, *interface, now);
         }
@@ -335,7 +341,7 @@ impl Ipam {
         let number = to_number(interface.address());
         self.writes.push(store::erase_holder(interface));
         if self.ring.as_ref().and_then(|ring| ring.stamp_of(number)).is_some_and(|s| s.owner == self.me()) {
-            self.space.insert(Span::one(number));
+            self.gain(Span::one(number));
         }
         self.publish_lazily(now);
     }
@@ -368,14 +374,18 @@ impl Ipam {
         match (want, self.wait_reason(want)) {
             (Want::Allocate { owner, subnets }, WaitReason::Space { .. }) => {
                 let full = subnets.iter().find(|s| {
-                    self.ledger.held_in(owner, **s).is_none() && self.lowest_free(**s).is_none() && self.is_exhausted(**s)
+                    self.ledger.held_in(owner, **s).is_none()
+                        && self.lowest_free(**s).is_none()
+                        && self.is_exhausted(**s)
                 });
                 match full {
                     Some(subnet) => Refusal::Exhausted { subnet: *subnet },
                     None => Refusal::Deadline { waiting_for: self.wait_reason(want) },
                 }
             }
-            (Want::Allocate { .. }, WaitReason::OwnerUnreachable { peers }) => Refusal::OwnersUnreachable { peers },
+            (Want::Allocate { .. }, WaitReason::OwnerUnreachable { peers }) => {
+                Refusal::OwnersUnreachable { peers }
+            }
             (_, waiting_for) => Refusal::Deadline { waiting_for },
         }
     }

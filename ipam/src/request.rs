@@ -96,7 +96,9 @@ pub enum Refusal {
         by: PeerName,
     },
     /// There is nobody to hand the space to.
-    #[error("no other router can be reached that would take the addresses; connect one, or reset with --force")]
+    #[error(
+        "no other router can be reached that would take the addresses; connect one, or reset with --force"
+    )]
     NoHeir,
     /// More requests are pending than are kept.
     #[error("too many requests are pending; try again when some are answered")]

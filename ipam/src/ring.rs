@@ -159,8 +159,15 @@ impl Ring {
     }
 
     /// Every life that owns something, with its runs.
+    #[cfg(test)]
     pub(crate) fn owners(&self) -> impl Iterator<Item = Owner> + '_ {
         self.runs_by_owner.keys().copied()
+    }
+
+    /// The lives of one router that own something.
+    pub(crate) fn lives_of(&self, peer: PeerName) -> impl Iterator<Item = Owner> + '_ {
+        let lives = Owner { peer, generation: 0 }..=Owner { peer, generation: u64::MAX };
+        self.runs_by_owner.range(lives).map(|(owner, _)| *owner)
     }
 
     pub(crate) fn owned_by(&self, owner: Owner) -> impl Iterator<Item = Entry> + '_ {
@@ -188,25 +195,34 @@ impl Ring {
         weaker
     }
 
-    /// Raises touching runs of one owner to their highest version, so that they become one. Only that owner
-    /// may call this for itself. Says what was raised.
-    pub(crate) fn coalesce(&mut self, owner: Owner) -> Vec<Entry> {
-        let own: Vec<Entry> = self.owned_by(owner).collect();
-        let mut raised = Vec::new();
-        for group in own.chunk_by(|a, b| a.span.hi == b.span.lo) {
-            let (Some(first), Some(last), true) = (group.first(), group.last(), group.len() > 1) else {
-                continue;
-            };
-            let version = group.iter().map(|e| e.stamp.version).max().unwrap_or(first.stamp.version);
-            let whole = Entry {
-                span: Span::new(first.span.lo, last.span.hi),
-                stamp: Stamp { version, owner },
-            };
-            if !self.join(whole).is_empty() {
-                raised.push(whole);
-            }
+    /// Raises the runs of one owner that touch each other, in or beside `near`, to their highest version, so that they
+    /// become one. Only that owner may call this for itself. Says what was raised.
+    pub(crate) fn coalesce(&mut self, owner: Owner, near: Span) -> Option<Entry> {
+        let is_own = |(_, (_, stamp)): &(&u128, &(u128, Stamp))| stamp.owner == owner;
+        let (mut lo, mut hi, mut version, mut count) = (near.hi, near.hi, 0, 0);
+        let inside = self.runs.range(..near.hi).rev().take_while(|(_, (end, _))| *end >= near.lo);
+        for (start, (end, stamp)) in inside.filter(is_own) {
+            (lo, hi) = if count == 0 { (*start, *end) } else { (lo.min(*start), hi) };
+            (version, count) = (stamp.version.max(version), count + 1);
         }
-        raised
+        if count == 0 {
+            return None;
+        }
+        for (start, (end, stamp)) in self.runs.range(..lo).rev().take_while(is_own) {
+            if *end != lo {
+                break;
+            }
+            (lo, version) = (*start, stamp.version.max(version));
+        }
+        for (start, (end, stamp)) in self.runs.range(hi..).take_while(is_own) {
+            if *start != hi {
+                break;
+            }
+            (hi, version) = (*end, stamp.version.max(version));
+        }
+        let whole = Entry { span: Span::new(lo, hi), stamp: Stamp { version, owner } };
+        let is_all_own = self.within(whole.span).all(|entry| entry.stamp.owner == owner);
+        (is_all_own && !self.join(whole).is_empty()).then_some(whole)
     }
 
     /// The runs to store since the last call: first address and what begins there now, if anything.

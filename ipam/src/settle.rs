@@ -1,25 +1,23 @@
 //! Taking over space whose owner does not use it any more: a dead router's, or what an earlier life of this
 //! router's own store owned.
 //!
-//! The asker (X) lists the entries it means to take and asks every other member to *freeze* them: to take no
-//! stamp for them below a target version from then on, whoever may still be passing one round. A member that knows
-//! a more recent entry says so instead, and X begins again with what it learned. Once **all** members have frozen
-//! the very same list, nobody alive knows of a gift that X does not know of, and no message still under way can
-//! bring one back to life. Only then does X stamp the entries as its own, at the target version, and use them.
+//! The asker (X) lists the entries it means to take and asks every other member to *freeze* them: to use nothing of
+//! them from then on, should they become its own by a message that is still under way. A member that knows a more
+//! recent entry says so instead, and X begins again with what it learned. Once **all** members have frozen the very same
+//! list, nobody uses any of it, and nobody will. Only then does X stamp the entries as its own, at a version above
+//! all that may be under way, and use them.
 //!
 //! * All, not most: a member that does not answer might have been given part of the space. If it is dead, its
 //!   removal too is the operator's to declare; routers that are being removed together are not asked.
 //! * Two that take over the same space ask each other. The one with the lower name goes on, the other gives way.
-//! * A member keeps what it froze on disk. It forgets it when the ring has reached the target, or when the asker,
-//!   in the same life of its store, says that it is over. Should the asker have begun another life, the frozen
-//!   addresses' present owner is asked to raise its entries above the target: as their owner it may.
+//! * A member keeps on disk what it froze, until the ring has reached the target or the asker says that it is over.
+//!   Another life of the asker says so only where it knows what came of it.
 
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
 use weave_model::PeerName;
 
 use crate::{
@@ -30,20 +28,8 @@ use crate::{
     ring::{Entry, Owner, Stamp},
     span::Span,
     store,
-    wire::{Bundle, Freeze, FreezeRefusal, Message},
+    wire::{Freeze, FreezeRefusal, Message},
 };
-
-/// What was promised to a router that takes space over.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Floor {
-    /// To whom, in which life.
-    by: Owner,
-    subject: PeerName,
-    nonce: u64,
-    spans: Vec<Span>,
-    /// No lower version is taken for these addresses.
-    target: u64,
-}
 
 /// A take-over of ours that is under way.
 #[derive(Debug)]
@@ -60,6 +46,8 @@ pub(crate) struct Settle {
     agreed: BTreeSet<PeerName>,
     /// Whose own take-over stands in the way at some member.
     busy: BTreeSet<PeerName>,
+    /// Who answered, and so has no take-over of its own in the way any more.
+    answered: BTreeSet<PeerName>,
     /// Somebody can reach the subject.
     is_alive: bool,
     next_try: Instant,
@@ -74,14 +62,12 @@ const RETRY_DELAY: Duration = Duration::from_millis(400);
 const YIELD_DELAY: Duration = Duration::from_secs(2);
 /// An operator is told what is missing after so long.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Promises older than this are asked about.
-const FLOOR_CHECK_DELAY: Duration = Duration::from_secs(3);
-/// Entries remembered that a promise kept us from taking.
-const MAX_BLOCKED: usize = 64;
-/// Promises kept at once.
-const MAX_FLOORS: usize = 4_096;
 
 impl Settle {
+    pub(crate) fn request(&self) -> Option<RequestId> {
+        self.request
+    }
+
     pub(crate) fn next_step(&self) -> Instant {
         self.gives_up_at.map_or(self.next_try, |at| at.min(self.next_try))
     }
@@ -110,12 +96,14 @@ impl Ipam {
         self.finish(now);
     }
 
-    /// Settles what earlier lives of this store owned, when the store knows all that they allocated.
+    /// Settles what earlier lives of this store owned, when the store knows all that they allocated. After a restart,
+    /// also when they owned nothing: the others may have removed this router meanwhile.
     pub(crate) fn begin_own_settle(&mut self, now: Instant) {
         if self.header.is_stale || self.settles.contains_key(&self.local) || self.leaving.is_some() {
             return;
         }
-        if self.owned_before().any(|owner| self.is_own_earlier_life(owner)) {
+        let is_due = self.ring.is_some() && !self.is_confirmed;
+        if is_due || self.owned_before().any(|owner| self.is_own_earlier_life(owner)) {
             self.begin_settle(self.local, None, now);
         }
     }
@@ -123,14 +111,14 @@ impl Ipam {
     /// Lives of this router other than the present one that own something.
     pub(crate) fn owned_before(&self) -> impl Iterator<Item = Owner> + '_ {
         let me = self.me();
-        self.ring.iter().flat_map(|ring| ring.owners()).filter(move |o| o.peer == me.peer && *o != me)
+        self.ring.iter().flat_map(move |ring| ring.lives_of(me.peer)).filter(move |life| *life != me)
     }
 
     fn is_own_earlier_life(&self, owner: Owner) -> bool {
         self.header.prior.iter().any(|(generation, _)| *generation == owner.generation)
     }
 
-    fn begin_settle(&mut self, subject: PeerName, request: Option<RequestId>, now: Instant) {
+    pub(crate) fn begin_settle(&mut self, subject: PeerName, request: Option<RequestId>, now: Instant) {
         let settle = Settle {
             request,
             everything: request.is_some(),
@@ -139,6 +127,7 @@ impl Ipam {
             base: Vec::new(),
             agreed: BTreeSet::new(),
             busy: BTreeSet::new(),
+            answered: BTreeSet::new(),
             is_alive: false,
             next_try: now,
             gives_up_at: request.map(|_| now + PATIENCE),
@@ -152,9 +141,12 @@ impl Ipam {
     fn settle_base(&self, subject: PeerName, everything: bool) -> Vec<Entry> {
         let me = self.me();
         let Some(ring) = &self.ring else { return Vec::new() };
-        let lives = ring.owners().filter(|o| o.peer == subject && *o != me);
+        let lives = ring.lives_of(subject).filter(|life| *life != me);
         let lives = lives.filter(|o| everything || self.is_own_earlier_life(*o));
         let mut base: Vec<Entry> = lives.flat_map(|life| ring.owned_by(life)).collect();
+        if subject == self.local {
+            base.extend(self.frozen_own());
+        }
         base.sort_unstable();
         base
     }
@@ -164,13 +156,17 @@ impl Ipam {
         let Some(everything) = self.settles.get(&subject).map(|s| s.everything) else { return };
         let base = self.settle_base(subject, everything);
         let nonce = self.nonce();
-        let highest = base.iter().map(|entry| entry.stamp.version).max().unwrap_or_default();
+        let promised =
+            self.floors.iter().filter(|f| f.spans.iter().any(|s| base.iter().any(|e| e.span.overlaps(*s))));
+        let versions = base.iter().map(|entry| entry.stamp.version).chain(promised.map(|floor| floor.target));
+        let highest = versions.max().unwrap_or_default();
         let Some(settle) = self.settles.get_mut(&subject) else { return };
         settle.base = base;
         settle.nonce = nonce;
         settle.target = settle.target.max(highest + STEP);
         settle.agreed.clear();
         settle.busy.clear();
+        settle.answered.clear();
         settle.next_try = settle.next_try.min(now);
     }
 
@@ -239,10 +235,11 @@ impl Ipam {
             generation: self.header.generation,
             target: settle.target,
             everything: settle.everything,
+            members: self.members.fingerprint(),
             base,
             epochs: if subject == self.local { self.header.prior.clone() } else { Vec::new() },
             dead: self.settles.keys().copied().filter(|peer| *peer != self.local).collect(),
-            yielded: settle.busy.intersection(&settle.agreed).copied().collect(),
+            yielded: settle.busy.intersection(&settle.answered).copied().collect(),
         }))
     }
 
@@ -261,8 +258,12 @@ impl Ipam {
             self.tell([taken], now);
         }
         if subject == self.local {
+            self.is_confirmed = true;
+            self.members.renew(self.local);
+            self.publish_lazily(now);
             if settle.everything {
                 self.header.is_stale = false;
+                self.header.vouches = true;
                 self.writes.push(store::write_header(&self.header));
             }
         } else {
@@ -270,7 +271,8 @@ impl Ipam {
             self.publish_lazily(now);
             self.news_at.get_or_insert(now);
         }
-        self.after_ring_change(now);
+        let gained: Vec<Span> = settle.base.iter().map(|entry| entry.span).collect();
+        self.after_ring_change(&gained, now);
         if let Some(request) = settle.request {
             self.reply(request, Ok(Reply::TakenOver(count)));
         }
@@ -288,7 +290,7 @@ impl Ipam {
         self.abort(subject, refusal);
     }
 
-    fn abort(&mut self, subject: PeerName, refusal: Refusal) {
+    pub(crate) fn abort(&mut self, subject: PeerName, refusal: Refusal) {
         let Some(settle) = self.settles.remove(&subject) else { return };
         for peer in settle.agreed {
             self.send(peer, &Message::Unfreeze { subject, nonce: settle.nonce, ring: None });
@@ -307,7 +309,8 @@ impl Ipam {
     }
 
     pub(crate) fn cancel_settle(&mut self, request: RequestId) -> bool {
-        let subject = self.settles.iter().find(|(_, s)| s.request == Some(request)).map(|(subject, _)| *subject);
+        let subject =
+            self.settles.iter().find(|(_, s)| s.request == Some(request)).map(|(subject, _)| *subject);
         subject.is_some_and(|subject| {
             self.abort(subject, Refusal::Cancelled);
             true
@@ -334,6 +337,7 @@ impl Ipam {
         }
         if let Some(settle) = self.settles.get_mut(&subject) {
             settle.agreed.insert(from);
+            settle.answered.insert(from);
         }
         if self.missing_consent(subject).is_empty() {
             self.complete(subject, now);
@@ -353,10 +357,7 @@ impl Ipam {
         };
         match reason {
             FreezeRefusal::Alive => settle.is_alive = true,
-            FreezeRefusal::Newer(bundle) => {
-                self.waive_floors(subject, now);
-                self.handle_ring(from, &bundle, now)?;
-            }
+            FreezeRefusal::Newer(bundle) => self.handle_ring(from, &bundle, now)?,
             FreezeRefusal::Raise(target) if target < u64::MAX >> 2 => {
                 settle.target = settle.target.max(target + STEP);
                 self.renew_settle(subject, now);
@@ -368,227 +369,29 @@ impl Ipam {
             FreezeRefusal::Busy(by) if by == from => settle.next_try = now + YIELD_DELAY,
             FreezeRefusal::Busy(by) => {
                 settle.busy.insert(by);
+                settle.answered.insert(from);
             }
         }
         Ok(())
     }
 
-    /// Forgets what we promised to others about the subject of our own take-over, where they agreed to give way or are
-    /// gone: such a promise could keep us from learning what a member knows that never made it.
-    fn waive_floors(&mut self, subject: PeerName, now: Instant) {
-        let Some(settle) = self.settles.get(&subject) else { return };
-        let is_over = |floor: &Floor| {
-            let holder = floor.by.peer;
-            settle.agreed.contains(&holder) || self.settles.contains_key(&holder) || !self.members.contains(holder)
-        };
-        let (waived, kept): (Vec<Floor>, Vec<Floor>) =
-            std::mem::take(&mut self.floors).into_iter().partition(|floor| floor.subject == subject && is_over(floor));
-        self.floors = kept;
-        if let (Some(highest), Some(settle)) = (waived.iter().map(|f| f.target).max(), self.settles.get_mut(&subject)) {
-            settle.target = settle.target.max(highest + STEP);
-            self.writes.push(store::write_floors(&self.floors));
-            self.renew_settle(subject, now);
-        }
-    }
-
-    /// Another router asks us to freeze what it takes over.
-    pub(crate) fn handle_freeze(
-        &mut self,
-        from: PeerName,
-        freeze: &Freeze,
-        now: Instant,
-    ) -> Result<(), GossipError> {
-        let Freeze { subject, nonce, .. } = *freeze;
-        if freeze.base.universe != self.universe_id || subject == self.local {
-            return Ok(());
-        }
-        if freeze.target >= u64::MAX >> 2 || freeze.epochs.len() > MAX_FLOORS {
-            return Err(GossipError::Misbehaved("a version or a list beyond its bound"));
-        }
-        let base = self.read_bundle(&freeze.base)?;
-        if self.ring.as_ref().is_some_and(|ring| ring.id() != freeze.base.ring) {
-            return Ok(());
-        }
-        self.merge(&base, now);
-        let message = match self.refusal_of(from, freeze, &base) {
-            Some(reason) => Message::FreezeRefused { subject, nonce, reason },
-            None => {
-                self.record_floor(from, freeze, &base, now);
-                let lives = freeze.epochs.iter().map(|(generation, _)| Owner { peer: subject, generation: *generation });
-                let epochs = lives.filter_map(|life| Some((life.generation, *self.epochs.get(&life)?))).collect();
-                Message::Frozen { subject, nonce, members: self.members.all(), epochs }
-            }
-        };
-        self.send(from, &message);
-        Ok(())
-    }
-
-    fn refusal_of(&mut self, from: PeerName, freeze: &Freeze, base: &[Entry]) -> Option<FreezeRefusal> {
-        let subject = freeze.subject;
-        if subject != from && self.is_reachable(subject) {
-            return Some(FreezeRefusal::Alive);
-        }
-        if self.knows_more(from, freeze, base) {
-            return self.whole_ring().map(FreezeRefusal::Newer);
-        }
-        if self.settles.contains_key(&subject) {
-            if from != subject && self.local < from {
-                return Some(FreezeRefusal::Busy(self.local));
-            }
-            self.abort(subject, Refusal::TakeOverInProgress { by: from });
-        }
-        let in_the_way = |floor: &&Floor| floor.spans.iter().any(|s| base.iter().any(|e| e.span.overlaps(*s)));
-        let mut target = None;
-        for floor in self.floors.iter().filter(in_the_way) {
-            let holder = floor.by.peer;
-            let is_same = floor.by == (Owner { peer: from, generation: freeze.generation }) && floor.nonce == freeze.nonce;
-            let is_over = freeze.dead.contains(&holder) || freeze.yielded.contains(&holder);
-            if holder != from && !is_over && self.members.contains(holder) {
-                return Some(FreezeRefusal::Busy(holder));
-            }
-            if !is_same && floor.target >= freeze.target {
-                target = target.max(Some(floor.target));
-            }
-        }
-        target.map(FreezeRefusal::Raise)
-    }
-
-    /// Whether our ring has something that the asker must know: a later stamp, or more of the subject's.
-    fn knows_more(&self, from: PeerName, freeze: &Freeze, base: &[Entry]) -> bool {
-        let Some(ring) = &self.ring else { return false };
-        let is_later = base.iter().any(|e| ring.within(e.span).any(|known| known.stamp > e.stamp));
-        let spared = (from == freeze.subject).then_some(freeze.generation);
-        let lives = ring.owners().filter(|o| o.peer == freeze.subject && Some(o.generation) != spared);
-        let mut theirs = lives.flat_map(|life| ring.owned_by(life));
-        let is_listed = |entry: &Entry| base.iter().map(|e| e.span.clip(entry.span).len()).sum::<u128>() == entry.span.len();
-        is_later || (freeze.everything && !theirs.all(|entry| is_listed(&entry)))
-    }
-
-    fn record_floor(&mut self, from: PeerName, freeze: &Freeze, base: &[Entry], now: Instant) {
-        let spans: Vec<Span> = base.iter().map(|entry| entry.span).collect();
-        let by = Owner { peer: from, generation: freeze.generation };
-        // Its earlier attempts are covered by this one, where they were about nothing else.
-        let is_covered = |floor: &Floor| floor.spans.iter().all(|s| spans.iter().any(|covering| covering.covers(*s)));
-        self.floors.retain(|floor| !is_covered(floor) || floor.target > freeze.target);
-        if !spans.is_empty() && self.floors.len() < MAX_FLOORS {
-            let Freeze { subject, nonce, target, .. } = *freeze;
-            self.floors.push(Floor { by, subject, nonce, spans, target });
-        }
-        self.writes.push(store::write_floors(&self.floors));
-        self.floor_check_at.get_or_insert(now + FLOOR_CHECK_DELAY);
-    }
-
-    /// What of an entry may be taken: all of it, but for what is frozen at a higher version.
-    pub(crate) fn not_frozen(&self, entry: Entry) -> Vec<Entry> {
-        if self.floors.is_empty() {
-            return vec![entry];
-        }
-        let mut parts = vec![entry.span];
-        for floor in self.floors.iter().filter(|floor| entry.stamp.version < floor.target) {
-            for frozen in &floor.spans {
-                parts = parts
-                    .into_iter()
-                    .flat_map(|part| {
-                        let left = Span::new(part.lo, frozen.lo.clamp(part.lo, part.hi));
-                        let right = Span::new(frozen.hi.clamp(part.lo, part.hi), part.hi);
-                        if part.overlaps(*frozen) { [left, right] } else { [part, Span::new(part.hi, part.hi)] }
-                    })
-                    .filter(|part| !part.is_empty())
-                    .collect();
-            }
-        }
-        parts.into_iter().map(|span| Entry { span, stamp: entry.stamp }).collect()
-    }
-
-    /// Remembers that somebody's entry was not taken because of a promise. Most promises are soon over; one whose
-    /// asker began another life is not, and then the entry's owner must rise above it.
-    pub(crate) fn note_blocked(&mut self, entry: Entry) {
-        let floors = self.floors.iter().filter(|f| entry.stamp.version < f.target);
-        let blocking = floors.filter(|f| f.spans.iter().any(|span| span.overlaps(entry.span)));
-        if let Some(target) = blocking.map(|floor| floor.target).max()
-            && self.blocked.len() < MAX_BLOCKED
-        {
-            self.blocked.insert(entry.span, (entry.stamp.owner.peer, target));
-        }
-    }
-
-    pub(crate) fn handle_raise(&mut self, span: Span, target: u64, now: Instant) -> Result<(), GossipError> {
-        if target >= u64::MAX >> 2 || span.is_empty() {
-            return Err(GossipError::Misbehaved("a version beyond its bound"));
-        }
-        let me = self.me();
-        let Some(ring) = &mut self.ring else { return Ok(()) };
-        let low = ring.within(span).filter(|e| e.stamp.owner == me && e.stamp.version <= target);
-        let raised: Vec<Entry> =
-            low.map(|e| Entry { span: e.span, stamp: Stamp { version: target + 1, owner: me } }).collect();
-        for entry in &raised {
-            ring.join(*entry);
-        }
-        if !raised.is_empty() {
-            self.tell(raised, now);
-            self.after_ring_change(now);
-        }
-        Ok(())
-    }
-
-    /// Forgets promises that the ring has caught up with.
-    pub(crate) fn drop_passed_floors(&mut self) {
-        let Some(ring) = &self.ring else { return };
-        let before = self.floors.len();
-        self.floors.retain(|floor| {
-            let mut known = floor.spans.iter().flat_map(|span| ring.within(*span));
-            known.any(|entry| entry.stamp.version < floor.target)
-        });
-        if self.floors.len() != before {
-            self.writes.push(store::write_floors(&self.floors));
-        }
-    }
-
-    /// Asks about promises that have been kept for long.
-    pub(crate) fn check_floors(&mut self, now: Instant) {
-        if self.floor_check_at.is_none_or(|at| now < at) {
-            return;
-        }
-        let asks: Vec<_> = self.floors.iter().map(|f| (f.by, f.subject, f.nonce)).collect();
-        for (by, subject, nonce) in asks {
-            if self.is_reachable(by.peer) {
-                self.send(by.peer, &Message::FreezeAsk { subject, nonce, generation: by.generation });
-            }
-        }
-        for (span, (owner, target)) in std::mem::take(&mut self.blocked) {
-            if self.is_reachable(owner) {
-                self.send(owner, &Message::Raise { span, target });
-            }
-        }
-        self.floor_check_at = (!self.floors.is_empty()).then(|| now + FLOOR_CHECK_DELAY);
-    }
-
-    pub(crate) fn handle_freeze_ask(&mut self, from: PeerName, subject: PeerName, nonce: u64, generation: u64) {
-        let is_on = self.settles.get(&subject).is_some_and(|settle| settle.nonce == nonce);
-        // Only the life that asked knows what came of it.
-        if !is_on && generation == self.header.generation {
-            let ring = self.whole_ring();
-            self.send(from, &Message::Unfreeze { subject, nonce, ring });
-        }
-    }
-
-    pub(crate) fn handle_unfreeze(
+    pub(crate) fn handle_freeze_ask(
         &mut self,
         from: PeerName,
         subject: PeerName,
         nonce: u64,
-        ring: Option<&Bundle>,
-        now: Instant,
-    ) -> Result<(), GossipError> {
-        if let Some(bundle) = ring {
-            self.handle_ring(from, bundle, now)?;
+        generation: u64,
+    ) {
+        let is_on = self.settles.get(&subject).is_some_and(|settle| settle.nonce == nonce);
+        // Whoever asked, in this life or one that this store knows all of, knows what came of it. So does the operator
+        // who had this router take over what its lost stores owned.
+        let is_known = generation == self.header.generation
+            || (!self.header.is_stale && self.header.prior.iter().any(|(life, _)| *life == generation))
+            || self.header.vouches;
+        if !is_on && is_known {
+            let ring = self.whole_ring();
+            self.send(from, &Message::Unfreeze { subject, nonce, ring });
         }
-        let before = self.floors.len();
-        self.floors.retain(|f| (f.by.peer, f.subject, f.nonce) != (from, subject, nonce));
-        if self.floors.len() != before {
-            self.writes.push(store::write_floors(&self.floors));
-        }
-        Ok(())
     }
 
     /// Somebody knows how far one of our lives got. Further than this store knows: then it is from the past.

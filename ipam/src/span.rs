@@ -64,6 +64,14 @@ impl Span {
         self.lo < other.hi && other.lo < self.hi
     }
 
+    /// What is left on either side of `hole`; both may be empty.
+    pub(crate) fn without(self, hole: Self) -> [Self; 2] {
+        if hole.is_empty() || !self.overlaps(hole) {
+            return [self, Self::new(self.hi, self.hi)];
+        }
+        [Self::new(self.lo, hole.lo.max(self.lo)), Self::new(hole.hi.min(self.hi), self.hi)]
+    }
+
     /// What both have; may be empty.
     pub(crate) fn clip(self, window: Self) -> Self {
         Self { lo: self.lo.max(window.lo), hi: self.hi.min(window.hi).max(self.lo.max(window.lo)) }

@@ -125,11 +125,9 @@ impl fmt::Display for Problem {
                 let waiting_for = WaitReason::StoreUnconfirmed { peers: peers.clone() };
                 write!(f, "our own space is fenced after a restart: {waiting_for}")
             }
-            Self::PredecessorUnsettled { addresses } => write!(
-                f,
-                "{addresses} addresses are fenced: {}",
-                WaitReason::PredecessorUnsettled
-            ),
+            Self::PredecessorUnsettled { addresses } => {
+                write!(f, "{addresses} addresses are fenced: {}", WaitReason::PredecessorUnsettled)
+            }
             Self::SpaceLost { peer, in_use } => write!(
                 f,
                 "{peer} took over space in which {in_use} addresses are in use here; free or renumber these \

@@ -18,11 +18,11 @@ use crate::{
     config::Config,
     consensus::Acceptor,
     error::{FORMAT, GossipError, RestoreError},
+    freeze::Floor,
     ipam::Write,
     ledger::Ledger,
     members::{Members, Membership},
     ring::{Entry, Owner, Ring, Stamp},
-    settle::Floor,
     span::{Span, to_number},
     wire,
 };
@@ -38,6 +38,8 @@ pub(crate) struct Header {
     pub(crate) prior: Vec<(u64, u64)>,
     /// Whether the earlier lives' allocations are not all in this store.
     pub(crate) is_stale: bool,
+    /// The operator had this store take over what all earlier ones of this router owned.
+    pub(crate) vouches: bool,
 }
 
 /// What a store held.
@@ -92,9 +94,11 @@ pub(crate) fn restore(
     if let Some(seeds) = seeds {
         entries.sort_unstable();
         let ring = Ring::assemble(universe, &seeds, &entries);
-        restored.ring = Some(ring.ok_or(RestoreError::Damaged { key: "72 (the ring as a whole)".to_owned() })?);
+        restored.ring =
+            Some(ring.ok_or_else(|| RestoreError::Damaged { key: "72 (the ring as a whole)".to_owned() })?);
     }
-    let is_empty = restored.ring.is_none() && restored.ledger.is_empty() && restored.acceptor == Acceptor::default();
+    let is_empty =
+        restored.ring.is_none() && restored.ledger.is_empty() && restored.acceptor == Acceptor::default();
     match restored.header {
         None if !is_empty => Err(RestoreError::Damaged { key: "68 (missing)".to_owned() }),
         _ => Ok(restored),
@@ -161,7 +165,7 @@ pub(crate) fn write_run(lo: u128, run: Option<(u128, Stamp)>) -> Write {
 }
 
 pub(crate) fn write_holder(owner: &ContainerId, interface: Interface) -> Write {
-    put(key(b'a', &to_number(interface.address()).to_be_bytes()), &(owner, interface))
+    put(key(b'a', &to_number(interface.address()).to_be_bytes()), &(owner.as_str(), interface))
 }
 
 pub(crate) fn erase_holder(interface: Interface) -> Write {

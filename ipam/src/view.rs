@@ -16,7 +16,7 @@ impl Ipam {
     /// What there is, what waits and what is wrong.
     #[must_use]
     pub fn status(&self) -> IpamStatus {
-        let pending: Vec<PendingStatus> = self
+        let mut pending: Vec<PendingStatus> = self
             .queue
             .iter()
             .map(|p| PendingStatus {
@@ -28,9 +28,15 @@ impl Ipam {
                 waiting_for: self.wait_reason(&p.want),
             })
             .collect();
+        let state = self.state_text(&pending);
+        pending.extend(self.settles.iter().filter_map(|(subject, settle)| {
+            let waiting_for = WaitReason::Consent { peers: self.missing_consent(*subject) };
+            Some(PendingStatus { request: settle.request()?, owner: None, waiting_for })
+        }));
+        pending.extend(self.leaving.as_ref().and_then(|leaving| leaving.pending()));
         let seeds = self.ring.iter().flat_map(|r| r.seeds()).map(|seed| seed.peer).collect();
         IpamStatus {
-            state: self.state_text(&pending),
+            state,
             ranges: self.ranges.clone(),
             default_subnets: self.default_subnets.clone(),
             owners: self.owner_table(),
@@ -106,8 +112,11 @@ impl Ipam {
         let mut problems = Vec::new();
         let facts = || self.peers.iter().filter_map(|(peer, p)| Some((*peer, p, p.fact.as_ref()?)));
         let ours = self.ring.as_ref().map(|r| r.id());
-        let on_other = |fact: &crate::wire::Fact| fact.universe == self.universe_id && fact.ring.is_some_and(|r| Some(r.id) != ours);
-        let others: Vec<PeerName> = facts().filter(|(_, _, fact)| on_other(fact)).map(|(peer, _, _)| peer).collect();
+        let on_other = |fact: &crate::wire::Fact| {
+            fact.universe == self.universe_id && fact.ring.is_some_and(|r| Some(r.id) != ours)
+        };
+        let others: Vec<PeerName> =
+            facts().filter(|(_, _, fact)| on_other(fact)).map(|(peer, _, _)| peer).collect();
         if let (Some(ring), false) = (&self.ring, others.is_empty()) {
             let their_seeds = facts().find(|(_, p, fact)| on_other(fact) && !p.other_seeds.is_empty());
             problems.push(Problem::OtherRing {
@@ -116,8 +125,10 @@ impl Ipam {
                 their_seeds: their_seeds.map(|(_, p, _)| p.other_seeds.clone()).unwrap_or_default(),
             });
         }
-        let strangers: Vec<PeerName> =
-            facts().filter(|(_, _, fact)| fact.universe != self.universe_id).map(|(peer, _, _)| peer).collect();
+        let strangers: Vec<PeerName> = facts()
+            .filter(|(_, _, fact)| fact.universe != self.universe_id)
+            .map(|(peer, _, _)| peer)
+            .collect();
         if !strangers.is_empty() {
             problems.push(Problem::OtherRanges { peers: strangers });
         }
@@ -130,13 +141,14 @@ impl Ipam {
                 problems.push(Problem::PredecessorUnsettled { addresses });
             }
         }
-        for peer in &self.lost_to {
-            let owned = self.ring.iter().flat_map(|r| r.entries()).filter(|e| e.stamp.owner.peer == *peer);
-            let in_use = owned.map(|e| self.ledger.used_within(e.span).count()).sum();
+        let mut lost: BTreeMap<PeerName, usize> = BTreeMap::new();
+        for entry in self.ring.iter().flat_map(|r| r.entries()).filter(|e| e.stamp.owner.peer != self.local) {
+            let in_use = self.ledger.used_within(entry.span).count();
             if in_use > 0 {
-                problems.push(Problem::SpaceLost { peer: *peer, in_use });
+                *lost.entry(entry.stamp.owner.peer).or_default() += in_use;
             }
         }
+        problems.extend(lost.into_iter().map(|(peer, in_use)| Problem::SpaceLost { peer, in_use }));
         let unreadable = self.peers.iter().filter(|(_, p)| p.is_unreadable);
         problems.extend(unreadable.map(|(peer, _)| Problem::Unreadable { peer: *peer }));
         problems

@@ -34,6 +34,8 @@ pub(crate) struct Fact {
     pub(crate) universe: u64,
     /// Its vote, while there is no ring; `None` from observers.
     pub(crate) acceptor: Option<Acceptor>,
+    /// How often it was removed or came back.
+    pub(crate) changes: u32,
     /// It wants a ring.
     pub(crate) is_waiting: bool,
     /// It handed its space over and is no member any more.
@@ -56,6 +58,8 @@ pub(crate) struct RingNote {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Bundle {
     pub(crate) universe: u64,
+    /// How often the sender was removed or came back.
+    pub(crate) changes: u32,
     pub(crate) ring: u64,
     pub(crate) seeds: Vec<Owner>,
     pub(crate) members: Vec<(PeerName, Membership)>,
@@ -81,7 +85,7 @@ pub(crate) enum Message {
     AddressAsk { nonce: u64, ring: u64, generation: u64, address: u128 },
     /// What became of it.
     AddressAnswer { nonce: u64, outcome: AddressOutcome },
-    /// Change nothing below `target` in these entries until I am done.
+    /// Use nothing of these entries, should they become yours, until I am done.
     Freeze(Freeze),
     /// Agreed. With what the other may not know.
     Frozen { subject: PeerName, nonce: u64, members: Vec<(PeerName, Membership)>, epochs: Vec<(u64, u64)> },
@@ -89,8 +93,6 @@ pub(crate) enum Message {
     FreezeRefused { subject: PeerName, nonce: u64, reason: FreezeRefusal },
     /// Is this still going on?
     FreezeAsk { subject: PeerName, nonce: u64, generation: u64 },
-    /// You own this and I promised somebody not to take it below `target`: raise it above.
-    Raise { span: Span, target: u64 },
     /// It is over; with all that came of it.
     Unfreeze { subject: PeerName, nonce: u64, ring: Option<Bundle> },
     /// All my space is yours; I am leaving.
@@ -121,6 +123,8 @@ pub(crate) struct Freeze {
     pub(crate) target: u64,
     /// Whether everything of the subject is meant, also what the asker does not know of.
     pub(crate) everything: bool,
+    /// Fingerprint of the members that the asker knows.
+    pub(crate) members: u64,
     /// What the asker knows of the space.
     pub(crate) base: Bundle,
     /// Lives concerned, with the last change that the asker knows of.
@@ -147,6 +151,7 @@ pub(crate) enum FreezeRefusal {
 impl Bundle {
     pub(crate) fn new(
         universe: u64,
+        changes: u32,
         ring: &Ring,
         members: Vec<(PeerName, Membership)>,
         entries: impl IntoIterator<Item = Entry>,
@@ -160,7 +165,7 @@ impl Bundle {
             .iter()
             .map(|e| (e.span.lo, e.span.len(), e.stamp.version, index(e.stamp.owner)))
             .collect();
-        Self { universe, ring: ring.id(), seeds: ring.seeds().to_vec(), members, owners, entries }
+        Self { universe, changes, ring: ring.id(), seeds: ring.seeds().to_vec(), members, owners, entries }
     }
 
     /// The entries, checked: sorted, disjoint, not empty, inside the universe.
@@ -200,7 +205,10 @@ impl Fact {
     pub(crate) fn check(&self) -> Result<(), GossipError> {
         let in_order = self.free.windows(2).all(|w| w[0].0.hi <= w[1].0.lo);
         let seeds = self.acceptor.iter().flat_map(|a| &a.accepted).map(|(_, seeds)| seeds);
-        if self.free.len() > MAX_CHUNKS || !in_order || self.free.iter().any(|(s, n)| s.is_empty() || *n > s.len()) {
+        if self.free.len() > MAX_CHUNKS
+            || !in_order
+            || self.free.iter().any(|(s, n)| s.is_empty() || *n > s.len())
+        {
             return Err(GossipError::Misbehaved("free space that cannot be"));
         }
         for seeds in seeds {
@@ -215,7 +223,9 @@ impl Fact {
 /// Serialises with the format byte before it.
 pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     // Serialising to memory fails for types that postcard does not know the length of; none of ours is one.
-    postcard::to_extend(value, vec![FORMAT]).unwrap_or_default()
+    let mut bytes = Vec::with_capacity(96);
+    bytes.push(FORMAT);
+    postcard::to_extend(value, bytes).unwrap_or_default()
 }
 
 /// Reads all of `bytes`.

@@ -4,8 +4,10 @@
 //! ranges, and whoever asks gets an address while one is free.
 //!
 //! `SIM_SEED=n` runs one seed with its log; `SIM_FROM` and `SIM_SEEDS` choose another set.
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
+#[path = "sim/deeds.rs"]
+mod deeds;
 #[path = "sim/net.rs"]
 mod net;
 #[path = "sim/node.rs"]
@@ -41,4 +43,35 @@ fn no_address_is_ever_held_twice_and_all_rings_agree_after_quiet() {
         }
     }
     assert!(failed.is_empty(), "failing seeds: {failed:?}; replay one with SIM_SEED");
+}
+
+/// Days on which a rule was found wanting.
+mod once {
+    use super::run;
+
+    #[test]
+    fn a_removed_router_that_returns_does_not_bring_back_what_was_divided_without_it() {
+        run(622);
+    }
+
+    #[test]
+    fn a_promise_to_a_router_that_began_another_life_blocks_nobody_for_ever() {
+        for seed in [47, 135, 339, 584, 598] {
+            run(seed);
+        }
+    }
+
+    #[test]
+    fn a_bequest_to_an_heir_that_dies_is_known_to_somebody_else() {
+        for seed in [909, 1757] {
+            run(seed);
+        }
+    }
+
+    #[test]
+    fn two_routers_that_take_over_the_same_space_do_not_wait_for_each_other_for_ever() {
+        for seed in [37, 42, 306, 962, 5055] {
+            run(seed);
+        }
+    }
 }

@@ -92,9 +92,9 @@ impl Net {
         };
         for _ in 0..copies {
             // Some messages are long under way: longer than a crash and a restart take.
-            let delay = match self.rng.below(50) {
+            let delay = match self.rng.below(40) {
                 0 if !self.is_calm => self.rng.millis(1_000, 30_000),
-                1..6 => self.rng.millis(50, 1_000),
+                1..5 => self.rng.millis(50, 1_000),
                 _ => self.rng.millis(1, 50),
             };
             self.at(now + delay, what.clone());

@@ -67,7 +67,8 @@ impl Node {
             init: init.clone(),
             store_id: self.store_id,
         };
-        let mut ipam = Ipam::new(config, self.disk.clone().into_iter(), seed, now).expect("a store of our own");
+        let mut ipam =
+            Ipam::new(config, self.disk.clone().into_iter(), seed, now).expect("a store of our own");
         if let Some(mark) = self.mark {
             ipam.trust_store(mark, now);
         }
@@ -84,7 +85,7 @@ impl Node {
 
     pub(crate) fn persist(&mut self, writes: Vec<Write>) {
         self.persisted += 1;
-        if self.has_ring_on_disk() && self.persisted % 7 == 0 {
+        if self.has_ring_on_disk() && self.persisted.is_multiple_of(7) {
             self.backups.push_back(self.disk.clone());
             if self.backups.len() > 6 {
                 self.backups.pop_front();

@@ -1,0 +1,268 @@
+//! What users, operators and fate do.
+
+use std::net::IpAddr;
+
+use weave_ipam::{Init, Problem, RequestId};
+use weave_model::{ContainerId, Interface, Subnet};
+
+use crate::{
+    node::Power,
+    world::{Asked, World},
+};
+
+impl World {
+    pub(crate) fn act(&mut self) {
+        self.is_known_to_all |= self
+            .nodes
+            .iter()
+            .all(|node| node.has_ring_on_disk() || matches!(node.power, Power::Removed | Power::Left));
+        match self.net.rng.below(100) {
+            0..62 => self.user_acts(),
+            62..72 => self.link_changes(),
+            72..82 => self.machine_fails(),
+            82..92 => self.machine_returns(),
+            _ => self.operator_acts(),
+        }
+    }
+
+    pub(crate) fn request(&mut self, index: usize, asked: Asked) -> RequestId {
+        self.next_request += 1;
+        let request = RequestId(self.next_request);
+        self.asked.insert(request, (index, asked));
+        request
+    }
+
+    pub(crate) fn pick_on(&mut self) -> Option<usize> {
+        let on: Vec<usize> = (0..self.nodes.len()).filter(|i| self.is_on(*i)).collect();
+        on.get(self.net.rng.below(on.len())).copied()
+    }
+
+    fn pick_container(&mut self, index: usize) -> ContainerId {
+        let here: Vec<ContainerId> =
+            self.held.values().filter(|(at, _)| *at == index).map(|(_, owner)| owner.clone()).collect();
+        if !here.is_empty() && self.net.rng.chance(25) {
+            return here[self.net.rng.below(here.len())].clone();
+        }
+        self.next_container += 1;
+        format!("c{}", self.next_container).parse().unwrap()
+    }
+
+    pub(crate) fn user_acts(&mut self) {
+        let Some(index) = self.pick_on() else { return };
+        let owner = self.pick_container(index);
+        let (now, deadline) = (self.now, self.now + self.net.rng.millis(300, 20_000));
+        match self.net.rng.below(20) {
+            0..11 => {
+                let subnet = if self.net.rng.chance(20) { self.some_subnet() } else { None };
+                let request = self.request(index, Asked::Allocate(owner.clone()));
+                self.log(|| format!("node {index}: {owner} wants {subnet:?} as {request:?}"));
+                self.with(index, |ipam| ipam.allocate(request, owner, subnet, deadline, now));
+                if self.net.rng.chance(5) && self.is_on(index) && self.asked.contains_key(&request) {
+                    self.with(index, |ipam| ipam.cancel(request, now));
+                }
+            }
+            11..14 => {
+                let address = self.some_address(index);
+                let request = self.request(index, Asked::Allocate(owner.clone()));
+                self.log(|| format!("node {index}: {owner} claims {address} as {request:?}"));
+                self.with(index, |ipam| ipam.claim(request, owner, address, deadline, now));
+            }
+            14..18 => {
+                self.log(|| format!("node {index}: {owner} is gone"));
+                self.held.retain(|_, holder| *holder != (index, owner.clone()));
+                let request = self.request(index, Asked::Other);
+                self.with(index, |ipam| ipam.free(request, &owner, now));
+            }
+            18 => {
+                let address =
+                    self.held.iter().find(|(_, holder)| **holder == (index, owner.clone())).map(|(a, _)| *a);
+                let Some(address) = address else { return };
+                self.held.remove(&address);
+                let request = self.request(index, Asked::Other);
+                self.with(index, |ipam| ipam.free_address(request, &owner, address, now));
+            }
+            _ => {
+                let request = self.request(index, Asked::Other);
+                self.with(index, |ipam| ipam.prime(request, deadline, now));
+            }
+        }
+    }
+
+    fn some_subnet(&mut self) -> Option<Subnet> {
+        let base = self.ranges[0].net().network();
+        let IpAddr::V4(base) = base else { return None };
+        let at = u32::from(base) + 8 * self.net.rng.below(4) as u32;
+        format!("{}/29", std::net::Ipv4Addr::from(at)).parse().ok()
+    }
+
+    /// Outside the ranges nobody but the own router is asked, so there each host has addresses of its own.
+    fn some_address(&mut self, index: usize) -> Interface {
+        let last = self.net.rng.below(32);
+        let text = if self.net.rng.chance(5) {
+            format!("192.0.{index}.{last}/24")
+        } else {
+            format!("10.32.0.{last}/26")
+        };
+        text.parse().unwrap()
+    }
+
+    fn link_changes(&mut self) {
+        let (a, b) = (self.net.rng.below(self.nodes.len()), self.net.rng.below(self.nodes.len()));
+        match self.net.rng.below(10) {
+            0..3 if a != b => {
+                self.net.cut.insert((a, b));
+                self.changed_link(a, b);
+            }
+            3..6 => {
+                let cut: Vec<(usize, usize)> = self.net.cut.iter().copied().collect();
+                for (a, b) in cut {
+                    if self.net.rng.chance(60) {
+                        self.net.cut.remove(&(a, b));
+                        self.changed_link(a, b);
+                    }
+                }
+            }
+            6..8 => self.split(),
+            _ => {
+                let cut = std::mem::take(&mut self.net.cut);
+                for (a, b) in cut {
+                    self.changed_link(a, b);
+                }
+            }
+        }
+    }
+
+    fn split(&mut self) {
+        let sides: Vec<bool> = (0..self.nodes.len()).map(|_| self.net.rng.chance(50)).collect();
+        self.log(|| format!("split {sides:?}"));
+        for a in 0..sides.len() {
+            for b in 0..sides.len() {
+                if sides[a] != sides[b] {
+                    self.net.cut.insert((a, b));
+                    self.changed_link(a, b);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn crash(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        node.ipam = None;
+        node.power = Power::Off;
+        self.asked.retain(|_, (at, _)| *at != index);
+        self.changed_power(index);
+    }
+
+    pub(crate) fn can_crash(&self, index: usize) -> bool {
+        !self.net.is_calm && self.nodes[index].power == Power::On
+    }
+
+    pub(crate) fn bury_containers(&mut self, index: usize) {
+        self.held.retain(|_, (at, _)| *at != index);
+    }
+
+    fn machine_fails(&mut self) {
+        let Some(index) = self.pick_on() else { return };
+        self.crash(index);
+        let seeded = matches!(self.init, Init::Seed(_));
+        match self.net.rng.below(10) {
+            0..4 => self.log(|| format!("process {index} is killed")),
+            4 => {
+                self.log(|| format!("process {index} is killed, its mark lost"));
+                self.nodes[index].mark = None;
+            }
+            5..7 => {
+                self.log(|| format!("machine {index} reboots"));
+                self.nodes[index].mark = None;
+                self.bury_containers(index);
+            }
+            7 if !self.nodes[index].backups.is_empty() => {
+                let at = self.net.rng.below(self.nodes[index].backups.len());
+                self.log(|| format!("machine {index} is restored from backup {at}"));
+                self.nodes[index].disk = self.nodes[index].backups[at].clone();
+                self.nodes[index].backups.truncate(at);
+                self.nodes[index].mark = None;
+                self.bury_containers(index);
+            }
+            8 if !seeded && self.is_known_to_all && self.without_ring() + 1 < self.quorum => {
+                self.log(|| format!("machine {index} loses its disk"));
+                let store_id = self.net.rng.next();
+                let node = &mut self.nodes[index];
+                node.disk.clear();
+                node.backups.clear();
+                node.mark = None;
+                node.store_id = store_id;
+                self.bury_containers(index);
+            }
+            9 if self.may_die() => {
+                self.log(|| format!("machine {index} dies"));
+                self.nodes[index].power = Power::Dead;
+                self.nodes[index].mark = None;
+                self.bury_containers(index);
+            }
+            _ => {}
+        }
+    }
+
+    fn without_ring(&self) -> usize {
+        self.nodes.iter().filter(|node| !node.has_ring_on_disk()).count()
+    }
+
+    /// A minority may be away for good, once the ring is known.
+    fn may_die(&self) -> bool {
+        let gone = self.nodes.iter().filter(|n| !matches!(n.power, Power::On | Power::Off)).count();
+        self.is_known_to_all && gone + 1 < self.quorum.min(self.nodes.len() - 1)
+    }
+
+    fn machine_returns(&mut self) {
+        let away: Vec<usize> = (0..self.nodes.len())
+            .filter(|i| matches!(self.nodes[*i].power, Power::Off | Power::Removed))
+            .collect();
+        let Some(index) = away.get(self.net.rng.below(away.len())).copied() else { return };
+        if self.nodes[index].power == Power::Off || self.net.rng.chance(30) {
+            self.boot(index);
+        }
+    }
+
+    fn operator_acts(&mut self) {
+        let now = self.now;
+        match self.net.rng.below(10) {
+            0..5 => {
+                let dead: Vec<usize> =
+                    (0..self.nodes.len()).filter(|i| self.nodes[*i].power == Power::Dead).collect();
+                let Some(dead) = dead.get(self.net.rng.below(dead.len())).copied() else { return };
+                // Two operators may do the same at once.
+                for _ in 0..1 + self.net.rng.below(2) {
+                    let Some(index) = self.pick_on() else { return };
+                    self.take_over(index, dead);
+                }
+            }
+            5..8 => self.settle_own(),
+            8 if self.may_die() && self.net.rng.chance(30) => {
+                let Some(index) = self.pick_on() else { return };
+                self.log(|| format!("node {index} leaves"));
+                self.bury_containers(index);
+                let request = self.request(index, Asked::Leave);
+                self.with(index, |ipam| ipam.leave(request, now));
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn take_over(&mut self, index: usize, dead: usize) {
+        let (name, now) = (self.nodes[dead].name, self.now);
+        let request = self.request(index, Asked::TakeOver(dead));
+        self.log(|| format!("rmpeer {dead} at {index} as {request:?}"));
+        self.with(index, |ipam| ipam.take_over(request, name, now));
+    }
+
+    /// Where an earlier store is lost, its containers are too: in this world a disk goes with its machine.
+    pub(crate) fn settle_own(&mut self) {
+        for index in 0..self.nodes.len() {
+            let Some(ipam) = &self.nodes[index].ipam else { continue };
+            if ipam.status().problems.iter().any(|p| matches!(p, Problem::PredecessorUnsettled { .. })) {
+                self.take_over(index, index);
+            }
+        }
+    }
+}
