@@ -209,3 +209,82 @@ impl Datagrams for Slots<'_> {
         outbox.slab.get_mut(start..start + len)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    #[test]
+    fn equal_datagrams_share_a_message_and_all_keep_their_borders() {
+        let lengths = [100, 100, 100, 50, 100, 200, 200, 1];
+        let (messages, arrived) = send(&lengths);
+        // 100 100 100 50 | 100 | 200 200 1
+        assert_eq!(messages, 3);
+        assert_eq!(arrived, lengths);
+    }
+
+    #[test]
+    fn what_does_not_fit_the_slab_goes_out_in_between() {
+        let lengths = [1400; 500];
+        let (_, arrived) = send(&lengths);
+        assert_eq!(arrived, lengths);
+    }
+
+    #[test]
+    fn a_datagram_on_its_own_is_not_joined_with_its_like() {
+        let (socket, _receiver, to) = ends();
+        let tally = Tally::default();
+        let mut outbox = Outbox::new();
+        for _ in 0..2 {
+            outbox.address(0, to);
+            outbox.close();
+            Slots { outbox: &mut outbox, socket: &socket, tally: &tally }.slot(10).unwrap().fill(1);
+        }
+        assert_eq!(outbox.messages.len(), 2);
+    }
+
+    #[test]
+    fn a_datagram_that_the_interface_refuses_is_reported_with_its_size() {
+        let (socket, _receiver, _) = ends();
+        let tally = Tally::default();
+        let mut outbox = Outbox::new();
+        outbox.address(7, SocketAddr::from(([127, 0, 0, 1], 9)));
+        Slots { outbox: &mut outbox, socket: &socket, tally: &tally }.slot(65_508).unwrap().fill(1);
+        outbox.flush(&socket, &tally);
+        assert_eq!(outbox.take_too_big(), Some((7, 65_508)));
+        assert!(outbox.is_empty());
+    }
+
+    /// Sends datagrams of these lengths; how many messages waited at the end, and the lengths that arrived.
+    fn send(lengths: &[usize]) -> (usize, Vec<usize>) {
+        let (socket, receiver, to) = ends();
+        let tally = Tally::default();
+        let mut outbox = Outbox::new();
+        let mut buffer = [0; 2000];
+        let mut arrived = Vec::new();
+        outbox.address(0, to);
+        for (number, length) in lengths.iter().enumerate() {
+            let mut slots = Slots { outbox: &mut outbox, socket: &socket, tally: &tally };
+            slots.slot(*length).unwrap().fill(number as u8);
+        }
+        let messages = outbox.messages.len();
+        outbox.flush(&socket, &tally);
+        while arrived.len() < lengths.len() {
+            let length = receiver.recv(&mut buffer).unwrap();
+            assert!(buffer[..length].iter().all(|byte| *byte == arrived.len() as u8));
+            arrived.push(length);
+        }
+        (messages, arrived)
+    }
+
+    fn ends() -> (Socket, UdpSocket, SocketAddr) {
+        let socket = Socket::bind_group_at(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap().remove(0);
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket2::SockRef::from(&receiver).set_recv_buffer_size(4 << 20).unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let to = receiver.local_addr().unwrap();
+        (socket, receiver, to)
+    }
+}

@@ -6,7 +6,7 @@ use std::{
 };
 
 use weave_model::LinkId;
-use weave_sleeve::{Datagrams, Discard, Kind, PathEvent, Probe, overlay_mtu};
+use weave_sleeve::{Datagrams, Discard, Kind, PathEvent, PathMtu, Probe, overlay_mtu};
 
 use crate::{command::Command, config::WorkerEvent, outbox::Slots, plane::Plane};
 
@@ -63,6 +63,7 @@ impl Plane {
     /// Does what the state of the path asks for: sends probes, reports events, tells the other workers.
     pub(crate) fn drive_path(&mut self, place: usize) {
         let now = self.now;
+        self.due = None;
         loop {
             let Some(link) = self.links.at(place) else {
                 return;
@@ -115,31 +116,33 @@ impl Plane {
         lane.sent_datagrams.add(1);
         lane.sent_bytes.add(size as u64);
         self.flush();
-        self.handle_too_big();
+        while self.handle_too_big().is_some() {}
         Ok(())
     }
 
-    /// Tells the paths which datagrams the kernel refused as too long.
-    pub(crate) fn handle_too_big(&mut self) {
+    /// Tells a path that the kernel refused a datagram as too long; gives its place. Drive the path then, unless it is
+    /// being driven, and ask again.
+    pub(crate) fn handle_too_big(&mut self) -> Option<usize> {
         let now = self.now;
-        while let Some((place, size)) = self.outbox.take_too_big() {
-            let tally = self.shared.tally(self.worker);
-            let Some(link) = self.links.at(place) else {
-                continue;
-            };
-            if size <= link.shared.usable() {
-                tally.discard(Discard::SendFailed);
-            }
-            match &mut link.owned {
-                Some(owned) => owned.path.handle_too_big(size, now),
-                None if size <= link.shared.usable() => {
-                    let safe = link.shared.safe.load(std::sync::atomic::Ordering::Relaxed) as usize;
-                    link.shared.set_usable(safe.min(size), safe);
-                    self.shared.mailboxes[link.shared.owner].post(Command::TooBig(link.shared.link, size));
-                }
-                None => {}
-            }
+        let (place, size) = self.outbox.take_too_big()?;
+        let tally = self.shared.tally(self.worker);
+        let Some(link) = self.links.at(place) else {
+            return Some(place);
+        };
+        let is_in_use = size <= link.shared.usable();
+        if is_in_use {
+            tally.discard(Discard::SendFailed);
         }
+        match &mut link.owned {
+            Some(owned) => owned.path.handle_too_big(size, now),
+            None if is_in_use => {
+                let safe = link.shared.safe();
+                link.shared.set_usable(safe.min(size), safe);
+                self.shared.mailboxes[link.shared.owner].post(Command::TooBig(link.shared.link, size));
+            }
+            None => {}
+        }
+        Some(place)
     }
 
     /// Another worker had a datagram refused.
@@ -157,6 +160,7 @@ impl Plane {
     /// Somebody sends on the link: look at it in a while.
     pub(crate) fn begin_watch(&mut self, link: LinkId) {
         let next = self.now + WATCH_INTERVAL;
+        self.due = None;
         if let Some(place) = self.links.place(link)
             && let Some(owned) = self.links.at(place).and_then(|link| link.owned.as_mut())
         {
@@ -164,33 +168,47 @@ impl Plane {
         }
     }
 
-    /// Does what is due on any link, and gives up fragments that wait too long.
+    /// Does what is due on any link. Costs nothing while nothing is.
     pub(crate) fn handle_timeouts(&mut self) {
+        if self.next_due().is_none_or(|at| at > self.now) {
+            return;
+        }
         for place in 0..self.links.len() {
             self.look_at_traffic(place);
-            let is_due = self
-                .links
-                .at(place)
-                .and_then(|link| link.owned.as_ref())
-                .is_some_and(|owned| owned.path.poll_timeout().is_some_and(|(at, _)| at <= self.now));
-            if is_due {
+            let path = self.links.at(place).and_then(|link| link.owned.as_ref()).map(|owned| &owned.path);
+            if path.and_then(PathMtu::poll_timeout).is_some_and(|(at, _)| at <= self.now) {
                 self.drive_path(place);
             }
         }
+    }
+
+    /// Gives up fragments that wait too long, or are too many.
+    pub(crate) fn expire_fragments(&mut self) {
         let (expired, overflown) = self.reassembler.expire(self.now);
         self.tally().discard_many(Discard::FragmentExpired, expired);
         self.tally().discard_many(Discard::FragmentOverflow, overflown);
     }
 
-    /// When [`Plane::handle_timeouts`] has something to do.
+    /// When there is something to do even if nothing arrives.
     pub(crate) fn next_timeout(&mut self) -> Option<Instant> {
         let fragments = self.reassembler.poll_timeout().map(|(at, _)| at);
+        self.next_due().into_iter().chain(fragments).min()
+    }
+
+    /// When something is due on a link: looked up once, until something changes. There may be a thousand links, and
+    /// many sleeps a second.
+    fn next_due(&mut self) -> Option<Instant> {
+        if let Some(known) = self.due {
+            return known;
+        }
         let links = (0..self.links.len()).filter_map(|place| {
             let owned = self.links.at(place)?.owned.as_ref()?;
             let path = owned.path.poll_timeout().map(|(at, _)| at);
             path.into_iter().chain(owned.watch.next).min()
         });
-        links.chain(fragments).min()
+        let due = links.min();
+        self.due = Some(due);
+        due
     }
 
     fn look_at_traffic(&mut self, place: usize) {

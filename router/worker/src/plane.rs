@@ -32,6 +32,8 @@ pub(crate) struct Plane {
     /// Where frames that go on to other routers are put together; empty until the first one.
     pub(crate) relay: Vec<u8>,
     pub(crate) now: Instant,
+    /// When the next thing is due on any link; `None` inside: nothing. `None` outside: to be found out.
+    pub(crate) due: Option<Option<Instant>>,
 }
 
 impl Plane {
@@ -57,7 +59,7 @@ impl Plane {
         lane.sent_frames.add(put.datagrams);
         lane.sent_datagrams.add(put.datagrams);
         lane.sent_bytes.add(put.bytes);
-        if put.longest > link.shared.safe.load(std::sync::atomic::Ordering::Relaxed) as usize {
+        if put.longest > link.shared.safe() {
             lane.sent_large.add(put.datagrams);
         }
         if link.shared.begin_watch() {

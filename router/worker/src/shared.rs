@@ -45,7 +45,7 @@ pub(crate) struct LinkShared {
     /// Longest datagram, bytes of UDP payload.
     usable: AtomicU32,
     /// Longest datagram that every path carries.
-    pub(crate) safe: AtomicU32,
+    safe: AtomicU32,
     /// Microseconds, 0: unknown.
     rtt: AtomicU32,
     is_up: AtomicBool,
@@ -99,6 +99,10 @@ impl LinkShared {
 
     pub(crate) fn usable(&self) -> usize {
         self.usable.load(Ordering::Relaxed) as usize
+    }
+
+    pub(crate) fn safe(&self) -> usize {
+        self.safe.load(Ordering::Relaxed) as usize
     }
 
     pub(crate) fn set_usable(&self, usable: usize, safe: usize) {

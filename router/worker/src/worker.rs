@@ -21,9 +21,6 @@ use crate::{
     shared::Shared,
 };
 
-/// How often timers are looked at while there is traffic. They are all slower by far.
-const TIMER_GRAIN: Duration = Duration::from_millis(2);
-
 /// How long a TAP that refuses to be read (its interface is down or gone) is left alone.
 const BROKEN_PAUSE: Duration = Duration::from_millis(100);
 
@@ -34,7 +31,6 @@ pub(crate) struct Worker {
     joiners: [Joiner; JOINERS],
     frame: Box<[u8]>,
     rhythm: Rhythm,
-    next_timers: Instant,
     /// Until when the TAP is left alone.
     tap_pause: Option<Instant>,
 }
@@ -54,6 +50,7 @@ impl Worker {
             forwarding,
             relay: Vec::new(),
             now,
+            due: None,
         };
         Self {
             plane,
@@ -61,7 +58,6 @@ impl Worker {
             joiners: std::array::from_fn(|_| Joiner::new()),
             frame: vec![0; FRAME_ROOM].into_boxed_slice(),
             rhythm: Rhythm::new(now),
-            next_timers: now,
             tap_pause: None,
         }
     }
@@ -75,10 +71,8 @@ impl Worker {
             let has_worked = self.round();
             let now = clock::now();
             self.plane.now = now;
-            if now >= self.next_timers {
-                self.plane.handle_timeouts();
-                self.next_timers = now + TIMER_GRAIN;
-            }
+            self.plane.handle_timeouts();
+            self.plane.expire_fragments();
             if has_worked {
                 self.rhythm.worked(now);
             } else if self.rhythm.keeps_looking(now) {
@@ -99,18 +93,20 @@ impl Worker {
         drop(newest);
         let received = plane.drain_socket(&mut self.batch, &mut self.joiners);
         plane.flush();
+        self.tap_pause.take_if(|until| *until <= plane.now);
         let read = if self.tap_pause.is_none() { plane.drain_tap(&mut self.frame) } else { Drained::Nothing };
         if read == Drained::Broken {
             self.tap_pause = Some(plane.now + BROKEN_PAUSE);
         }
-        plane.handle_too_big();
+        while let Some(place) = plane.handle_too_big() {
+            plane.drive_path(place);
+        }
         received != Drained::Nothing || !matches!(read, Drained::Nothing | Drained::Broken)
     }
 
     /// Blocks until there is something to do.
     fn sleep(&mut self) {
         let now = self.plane.now;
-        self.tap_pause.take_if(|until| *until <= now);
         let timeout = self.plane.next_timeout().into_iter().chain(self.tap_pause).min();
         let timeout = timeout.map(|at| at.saturating_duration_since(now));
         let plane = &self.plane;
@@ -124,12 +120,12 @@ impl Worker {
         }
         waker.clear();
         self.plane.now = clock::now();
-        self.next_timers = self.plane.now;
     }
 
     /// Carries out what was asked; returns whether to stop.
     fn obey(&mut self) -> bool {
         let plane = &mut self.plane;
+        // Places in the table of links may change now; nothing waits that refers to them: a round ends with a flush.
         for command in plane.shared.mailboxes[plane.worker].take() {
             match command {
                 Command::AddLink(params, link) => {
@@ -138,7 +134,10 @@ impl Worker {
                         Err(reason) => tracing::error!(link = %params.link, %reason, "link cannot be set up"),
                     }
                 }
-                Command::RemoveLink(link) => plane.links.remove(link),
+                Command::RemoveLink(link) => {
+                    plane.links.remove(link);
+                    plane.due = None;
+                }
                 Command::UpdateRemote(link, remote) => {
                     if let Some(place) = plane.links.place(link) {
                         plane.redirect(place, remote);
