@@ -1,9 +1,9 @@
 //! From configuration to a running router, and back.
 //!
 //! The order of a start is that of what can be undone: first everything is checked and bound that leaves no trace
-//! (sockets, ports, overlap with host routes, the TAP), then the store is opened, then the bridge is made, last the threads run. Whatever
-//! fails says what and where, and takes back what this start made. The bridge and the containers' interfaces stay when
-//! the router stops, so that containers keep their addresses until it is back.
+//! (sockets, ports, overlap with host routes, the TAP), then the store is opened, then the bridge is made, last the
+//! threads run. Whatever fails says what and where, and takes back what this start made. The bridge and the containers'
+//! interfaces stay when the router stops, so that containers keep their addresses until it is back.
 
 mod bridge;
 mod explain;
@@ -112,7 +112,7 @@ async fn start(
 ) -> anyhow::Result<Router> {
     let uid = Uid(clock::random_u64());
     let mut node = start_node(config, local, uid, &store, host).await?;
-    let mark = MarkFile::new(config.socket.parent().unwrap_or(Path::new("/")), local.store_id);
+    let mark = MarkFile::new(config.socket.parent().unwrap_or_else(|| Path::new("/")), local.store_id);
     if let Some(kept) = mark.read()
         && !node.trust_store(kept, clock::now())
     {

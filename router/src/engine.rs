@@ -289,7 +289,11 @@ impl Engine {
         }
         tokio::task::block_in_place(|| self.store.write(&changes)).context(
             "cannot keep the state; stopping, so that nothing is acknowledged that could be forgotten",
-        )
+        )?;
+        if let Some(mark) = self.node.store_mark() {
+            self.mark.write(mark);
+        }
+        Ok(())
     }
 
     fn act(&mut self, output: Output) {
