@@ -32,6 +32,15 @@ impl Ipam {
         match &self.ring {
             Some(ring) if ring.id() == bundle.ring => {
                 if !self.is_heard(from, bundle) {
+                    // Two stores from the past may not hear each other; how often we ourselves came back is no
+                    // danger to know.
+                    let ours: Vec<_> = bundle
+                        .members
+                        .iter()
+                        .filter(|(peer, m)| *peer == self.local && m.is_member)
+                        .copied()
+                        .collect();
+                    self.members.merge(&ours);
                     return Ok(());
                 }
                 self.members.merge(&bundle.members);

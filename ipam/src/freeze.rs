@@ -60,6 +60,7 @@ impl Ipam {
             self.answer_ring(from);
             return Ok(());
         }
+        self.members.merge(&freeze.base.members);
         self.merge(&base, now);
         let message = match self.refusal_of(from, freeze, &base) {
             Some(reason) => Message::FreezeRefused { subject, nonce, reason },
@@ -82,7 +83,9 @@ impl Ipam {
 
     fn refusal_of(&mut self, from: PeerName, freeze: &Freeze, base: &[Entry]) -> Option<FreezeRefusal> {
         let subject = freeze.subject;
-        if subject != from && self.is_reachable(subject) {
+        let life = self.life_of(subject);
+        let is_alive = self.is_reachable(subject) || (life.is_some() && life != freeze.life);
+        if subject != from && is_alive {
             return Some(FreezeRefusal::Alive);
         }
         if self.knows_more(from, freeze, base) {
@@ -92,7 +95,11 @@ impl Ipam {
             if from != subject && self.local < from {
                 return Some(FreezeRefusal::Busy(self.local));
             }
-            self.abort(subject, Refusal::TakeOverInProgress { by: from });
+            let refusal = match from == subject {
+                true => Refusal::PeerAlive { peer: subject },
+                false => Refusal::TakeOverInProgress { by: from },
+            };
+            self.abort(subject, refusal);
         }
         let in_the_way =
             |floor: &&Floor| floor.spans.iter().any(|s| base.iter().any(|e| e.span.overlaps(*s)));
@@ -142,11 +149,14 @@ impl Ipam {
 
     /// Whether a router may be given space: it was not removed, and nobody was promised that it may be. One that was,
     /// and comes back, has to find that out first: what it is given before, it would forget.
-    pub(crate) fn may_be_given(&self, peer: PeerName) -> bool {
+    /// Nor is a life given any that has not spoken to us yet.
+    pub(crate) fn may_be_given(&self, life: Owner) -> bool {
+        let peer = life.peer;
         let is_being_removed = |floor: &Floor| {
             floor.subject == peer && floor.by.peer != peer && self.members.contains(floor.by.peer)
         };
-        self.members.of(peer).is_member && !self.floors.iter().any(is_being_removed)
+        let is_known = self.life_of(peer) == Some(life.generation);
+        is_known && self.members.of(peer).is_member && !self.floors.iter().any(is_being_removed)
     }
 
     /// What of our own space we may use: all that was not frozen for somebody else.
@@ -181,16 +191,25 @@ impl Ipam {
         frozen
     }
 
-    /// Forgets promises that the ring has caught up with.
+    /// Forgets promises, or the parts of them, that the ring has caught up with.
     pub(crate) fn drop_passed_floors(&mut self, now: Instant) {
         let Some(ring) = &self.ring else { return };
-        let is_passed = |floor: &Floor| {
-            let mut known = floor.spans.iter().flat_map(|span| ring.within(*span));
-            let is_over = !floor.spans.is_empty() || !self.members.contains(floor.subject);
-            is_over && known.all(|entry| entry.stamp.version >= floor.target)
+        let part = |floor: &Floor, is_passed: bool| -> Vec<Span> {
+            let known = floor.spans.iter().flat_map(|span| ring.within(*span));
+            known.filter(|e| (e.stamp.version >= floor.target) == is_passed).map(|e| e.span).collect()
         };
-        if self.floors.iter().any(is_passed) {
-            let (passed, kept) = std::mem::take(&mut self.floors).into_iter().partition(is_passed);
+        let is_over = |floor: &Floor| floor.spans.is_empty() && !self.members.contains(floor.subject);
+        let (mut passed, mut kept): (Vec<Floor>, Vec<Floor>) = (Vec::new(), Vec::new());
+        for floor in &self.floors {
+            let (done, open) = (part(floor, true), part(floor, false));
+            if !done.is_empty() || is_over(floor) {
+                passed.push(Floor { spans: done, ..floor.clone() });
+            }
+            if !open.is_empty() || (floor.spans.is_empty() && !is_over(floor)) {
+                kept.push(Floor { spans: open, ..floor.clone() });
+            }
+        }
+        if !passed.is_empty() {
             self.lift(passed, kept, now);
         }
     }

@@ -74,7 +74,9 @@ impl Ipam {
         let is_owner = |peer: PeerName| ring.lives_of(peer).next().is_some();
         self.mates()
             .filter(|(peer, fact)| {
-                fact.ring.is_some_and(|r| r.id == ring.id()) && !fact.is_leaving && self.may_be_given(*peer)
+                fact.ring.is_some_and(|r| r.id == ring.id())
+                    && !fact.is_leaving
+                    && self.may_be_given(Owner { peer: *peer, generation: fact.generation })
             })
             .map(|(peer, fact)| (!is_owner(peer), Owner { peer, generation: fact.generation }))
             .min()

@@ -131,7 +131,7 @@ impl Ipam {
         {
             return;
         }
-        let may_give = self.leaving.is_none() && self.may_be_given(from);
+        let may_give = self.leaving.is_none() && self.may_be_given(Owner { peer: from, generation });
         let chunk = if may_give { self.space.chunk_to_give(window) } else { None };
         let given = chunk.map(|chunk| self.give(chunk, Owner { peer: from, generation }, now));
         let given = given.and_then(|entries| self.bundle(entries));
@@ -188,7 +188,7 @@ impl Ipam {
             return;
         }
         let one = Span::one(address.min(u128::MAX - 1));
-        let may_give = self.leaving.is_none() && self.may_be_given(from);
+        let may_give = self.leaving.is_none() && self.may_be_given(Owner { peer: from, generation });
         let outcome = if self.space.contains(address) && may_give {
             let given = self.give(one, Owner { peer: from, generation }, now);
             self.bundle(given).map(AddressOutcome::Given)

@@ -153,6 +153,11 @@ impl Ipam {
         self.peers.get(&peer).is_some_and(|p| p.is_reachable)
     }
 
+    /// The life that a router last spoke of.
+    pub(crate) fn life_of(&self, peer: PeerName) -> Option<u64> {
+        Some(self.peers.get(&peer)?.fact.as_ref()?.generation)
+    }
+
     /// Reachable routers whose fact is known and speaks of our ranges.
     pub(crate) fn mates(&self) -> impl Iterator<Item = (PeerName, &Fact)> {
         self.peers.iter().filter(|(_, p)| p.is_reachable).filter_map(|(peer, p)| {

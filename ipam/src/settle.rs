@@ -38,6 +38,9 @@ pub(crate) struct Settle {
     request: Option<RequestId>,
     /// Everything of the subject, also what this store never knew of.
     everything: bool,
+    /// What was known of the subject when it was declared dead: its life, and how often it was removed or came back.
+    /// Should it come back, it is another one than was meant.
+    meant: (Option<u64>, u32),
     /// Names one attempt: a new one whenever the list changes.
     nonce: u64,
     target: u64,
@@ -120,6 +123,7 @@ impl Ipam {
 
     pub(crate) fn begin_settle(&mut self, subject: PeerName, request: Option<RequestId>, now: Instant) {
         let settle = Settle {
+            meant: (self.life_of(subject), self.members.of(subject).changes),
             request,
             everything: request.is_some(),
             nonce: 0,
@@ -211,6 +215,9 @@ impl Ipam {
         if settle.next_try > now {
             return;
         }
+        if self.has_returned(subject) {
+            return self.abort(subject, Refusal::PeerAlive { peer: subject });
+        }
         let missing = self.missing_consent(subject);
         if missing.is_empty() {
             return self.complete(subject, now);
@@ -226,6 +233,14 @@ impl Ipam {
         }
     }
 
+    /// Whether the router that was declared dead lives, or another life of it does.
+    fn has_returned(&self, subject: PeerName) -> bool {
+        let Some(settle) = self.settles.get(&subject).filter(|_| subject != self.local) else { return false };
+        let (life, changes) = settle.meant;
+        let is_other = life.zip(self.life_of(subject)).is_some_and(|(meant, known)| meant != known);
+        is_other || self.members.of(subject).changes > changes || self.is_reachable(subject)
+    }
+
     fn freeze_message(&self, subject: PeerName) -> Option<Message> {
         let settle = self.settles.get(&subject)?;
         let base = self.bundle(settle.base.iter().copied())?;
@@ -233,6 +248,7 @@ impl Ipam {
             subject,
             nonce: settle.nonce,
             generation: self.header.generation,
+            life: settle.meant.0.or_else(|| self.life_of(subject)),
             target: settle.target,
             everything: settle.everything,
             members: self.members.fingerprint(),
@@ -245,6 +261,9 @@ impl Ipam {
 
     /// Everybody agreed: the space is ours.
     fn complete(&mut self, subject: PeerName, now: Instant) {
+        if self.has_returned(subject) {
+            return self.abort(subject, Refusal::PeerAlive { peer: subject });
+        }
         let me = self.me();
         let Some(settle) = self.settles.remove(&subject) else { return };
         let mut count = 0;

@@ -119,6 +119,8 @@ pub(crate) struct Freeze {
     pub(crate) nonce: u64,
     /// The asker's life, whose space is not taken over when it asks about itself.
     pub(crate) generation: u64,
+    /// The subject's life that is taken for dead, as the asker knows it.
+    pub(crate) life: Option<u64>,
     /// The version that the entries will have.
     pub(crate) target: u64,
     /// Whether everything of the subject is meant, also what the asker does not know of.

@@ -62,6 +62,16 @@ mod once {
     }
 
     #[test]
+    fn a_router_that_returns_after_it_was_declared_dead_is_not_the_one_that_was_meant() {
+        run(32_578);
+    }
+
+    #[test]
+    fn two_routers_with_stores_from_the_past_come_to_hear_each_other() {
+        run(32_009);
+    }
+
+    #[test]
     fn a_bequest_to_an_heir_that_dies_is_known_to_somebody_else() {
         for seed in [909, 1757] {
             run(seed);

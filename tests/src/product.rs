@@ -318,7 +318,8 @@ pub fn mesh_in_words(report: &Report) -> String {
     let all = &report.router.peers;
     let links: usize = all.iter().map(|p| p.connections.len()).sum();
     let missing = all.iter().flat_map(|a| {
-        let has = |name| a.connections.iter().any(|c| c.name == name && c.state == ConnectionState::Established);
+        let has =
+            |name| a.connections.iter().any(|c| c.name == name && c.state == ConnectionState::Established);
         let others = all.iter().filter(move |b| b.name != a.name && !has(b.name));
         others.map(|b| format!("{} to {}", a.nickname, b.nickname))
     });

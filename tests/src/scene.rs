@@ -120,9 +120,7 @@ pub fn await_all(what: &str, routers: &[Router<'_>], is_so: impl Fn(&Report) -> 
 pub fn await_report(what: &str, router: &Router<'_>, is_so: impl Fn(&Report) -> bool) -> Result<()> {
     let waited = wait_until(what, LIMIT, || {
         let report = router.report()?;
-        let seen = || {
-            format!("{}; its connections: {:?}", mesh_in_words(&report), report.router.connections)
-        };
+        let seen = || format!("{}; its connections: {:?}", mesh_in_words(&report), report.router.connections);
         Ok(Look::when(is_so(&report), seen))
     });
     waited.map(drop)
@@ -143,7 +141,8 @@ pub fn await_mesh(routers: &[Router<'_>], links: usize) -> Result<()> {
 /// When that does not come.
 pub fn await_paths(routers: &[Router<'_>]) -> Result<()> {
     await_all("a data path on every link", routers, |report| {
-        let mut established = report.router.connections.iter().filter(|c| c.state == ConnectionState::Established);
+        let mut established =
+            report.router.connections.iter().filter(|c| c.state == ConnectionState::Established);
         established.all(|connection| connection.overlay.is_some())
     })
 }

@@ -35,7 +35,8 @@ impl User<'_> {
     }
 
     fn is_refused(&self, line: &str, exit: Exit) -> Result<String> {
-        refusal(&self.types(line)?, "weave", exit).with_context(|| format!("{}: weave {line}", self.host.name()))
+        refusal(&self.types(line)?, "weave", exit)
+            .with_context(|| format!("{}: weave {line}", self.host.name()))
     }
 
     /// Launches a router with its store in the host's own /run.
@@ -178,7 +179,11 @@ fn a_launch_that_fails_shows_why_with_the_routers_own_code() -> Result<()> {
         ] {
             let output = user.types(&format!("launch --db-prefix /run/lib/weave {words}"))?;
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            ensure!(output.status.code() == Some(exit.code().into()), "launch {words}: {}: {said}", output.status);
+            ensure!(
+                output.status.code() == Some(exit.code().into()),
+                "launch {words}: {}: {said}",
+                output.status
+            );
             ensure!(said.contains(word), "launch {words}: {said}");
             ensure!(hosts[0].run("ip -o link show")? == before, "launch {words} left an interface");
             user.is_refused("status", Exit::NotRunning)?;

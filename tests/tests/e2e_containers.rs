@@ -46,7 +46,11 @@ fn a_failed_attach_says_why_and_leaves_nothing() -> Result<()> {
             ("attach no-such-container".to_owned(), Exit::NotFound, "no-such-container"),
             ("attach --pid 4000000 odd".to_owned(), Exit::NotFound, "4000000"),
             (format!("attach ip:{}/12 --netns {netns} thief", taken.address()), Exit::Conflict, "h1-c1"),
-            (format!("attach ip:{}/12 --netns {netns} --timeout 5 thief", foreign.address()), Exit::Conflict, ""),
+            (
+                format!("attach ip:{}/12 --netns {netns} --timeout 5 thief", foreign.address()),
+                Exit::Conflict,
+                "",
+            ),
             (format!("attach net:10.99.0.0/24 --netns {netns} outside"), Exit::Usage, "10.99.0.0/24"),
             (format!("attach --name a..b --netns {netns} misnamed"), Exit::Usage, "a..b"),
             (format!("attach --name w.elsewhere.org. --netns {netns} misnamed"), Exit::Usage, "elsewhere"),
@@ -76,9 +80,16 @@ fn attaching_twice_changes_nothing_and_detaching_takes_everything() -> Result<()
         let empty = state(router)?;
         let one = attach(router, "c1", "--name one")?;
         let before = (state(router)?, one.container.run("ip -o addr show")?);
-        let again = router.tell(&format!("attach --netns {} --name one {}", one.container.netns().display(), one.id))?;
+        let again = router.tell(&format!(
+            "attach --netns {} --name one {}",
+            one.container.netns().display(),
+            one.id
+        ))?;
         ensure!(again == one.address().to_string(), "the second attach gave {again}");
-        ensure!((state(router)?, one.container.run("ip -o addr show")?) == before, "the second attach changed something");
+        ensure!(
+            (state(router)?, one.container.run("ip -o addr show")?) == before,
+            "the second attach changed something"
+        );
         // A second address, then both go one by one.
         let more = format!("attach net:10.33.0.0/16 --netns {} {}", one.container.netns().display(), one.id);
         let second = router.tell(&more)?;

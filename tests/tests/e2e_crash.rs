@@ -99,7 +99,8 @@ fn routers_killed_again_and_again_under_load_neither_lose_nor_double_an_address(
         }
         let doubled: Vec<_> = holders.iter().filter(|(_, owners)| owners.len() > 1).collect();
         ensure!(doubled.is_empty(), "held twice: {doubled:?}");
-        let lost: Vec<_> = given.iter().filter(|(id, a)| holders.get(*a).is_none_or(|o| o[0] != **id)).collect();
+        let lost: Vec<_> =
+            given.iter().filter(|(id, a)| holders.get(*a).is_none_or(|o| o[0] != **id)).collect();
         ensure!(lost.is_empty(), "lost {} of {}: {lost:?}", lost.len(), given.len());
         let distinct: BTreeSet<_> = given.values().collect();
         ensure!(distinct.len() == given.len(), "one address was given to two");
@@ -116,8 +117,7 @@ fn a_killed_router_comes_back_with_its_name_its_containers_and_their_names() -> 
         let hosts: [Host; 2] = hosts(&mut lab)?;
         let mut routers = routers(programs, &hosts, &[])?;
         await_mesh(&routers, 1)?;
-        let attached =
-            [attach(&routers[0], "c1", "--name one")?, attach(&routers[1], "c1", "--name two")?];
+        let attached = [attach(&routers[0], "c1", "--name one")?, attach(&routers[1], "c1", "--name two")?];
         await_all_pings(&lab, &attached)?;
         for _ in 0..2 {
             let before = (routers[0].tell("ps")?, routers[0].report()?.router.name);
@@ -128,7 +128,10 @@ fn a_killed_router_comes_back_with_its_name_its_containers_and_their_names() -> 
             routers[0].restart()?;
             routers[0].await_ready()?;
             await_mesh(&routers, 1)?;
-            ensure!((routers[0].tell("ps")?, routers[0].report()?.router.name) == before, "something else is back");
+            ensure!(
+                (routers[0].tell("ps")?, routers[0].report()?.router.name) == before,
+                "something else is back"
+            );
             wait_until("the name on the other host", LIMIT, || {
                 let said = routers[1].tell("dns-lookup one")?;
                 Ok(Look::when(said == attached[0].address().to_string(), || said.clone()))

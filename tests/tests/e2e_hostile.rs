@@ -84,7 +84,8 @@ fn inject(
 fn replayed_truncated_and_altered_datagrams_are_dropped_and_counted_by_reason() -> Result<()> {
     play("replayed_truncated_and_altered_datagrams_are_dropped_and_counted_by_reason", |programs| {
         let mut lab = lab()?;
-        let (mut near, mut far, mut attacker) = (lab.add_host("h1")?, lab.add_host("h2")?, lab.add_host("evil")?);
+        let (mut near, mut far, mut attacker) =
+            (lab.add_host("h1")?, lab.add_host("h2")?, lab.add_host("evil")?);
         lab.join(&mut [&mut near, &mut far, &mut attacker])?;
         let hosts = [near, far];
         let routers = start_all(programs, &hosts, |host| {
@@ -104,20 +105,28 @@ fn replayed_truncated_and_altered_datagrams_are_dropped_and_counted_by_reason() 
         let victim = &routers[0];
         inject(&lab, &attacker, victim, &packets, &["replayed"])?;
         let payload = |packet: &[u8]| packet[IPV4 + UDP..].to_vec();
-        let flipped: Result<Vec<_>> = packets.iter().enumerate().map(|(n, packet)| {
-            let mut payload = payload(packet);
-            // Behind the clear header, at another place each time.
-            let at = 12 + n % (payload.len() - 12);
-            payload[at] ^= 1 << (n % 8);
-            // A number that was not seen, so that it is the seal that tells.
-            payload[8..12].copy_from_slice(&(u32::MAX / 2).to_be_bytes());
-            with_payload(packet, &payload)
-        }).collect();
+        let flipped: Result<Vec<_>> = packets
+            .iter()
+            .enumerate()
+            .map(|(n, packet)| {
+                let mut payload = payload(packet);
+                // Behind the clear header, at another place each time.
+                let at = 12 + n % (payload.len() - 12);
+                payload[at] ^= 1 << (n % 8);
+                // A number that was not seen, so that it is the seal that tells.
+                payload[8..12].copy_from_slice(&(u32::MAX / 2).to_be_bytes());
+                with_payload(packet, &payload)
+            })
+            .collect();
         inject(&lab, &attacker, victim, &flipped?, &["forged", "wrong_epoch"])?;
-        let truncated: Result<Vec<_>> = packets.iter().enumerate().map(|(n, packet)| {
-            let payload = payload(packet);
-            with_payload(packet, &payload[..1 + n % (payload.len() - 1)])
-        }).collect();
+        let truncated: Result<Vec<_>> = packets
+            .iter()
+            .enumerate()
+            .map(|(n, packet)| {
+                let payload = payload(packet);
+                with_payload(packet, &payload[..1 + n % (payload.len() - 1)])
+            })
+            .collect();
         inject(&lab, &attacker, victim, &truncated?, &["truncated", "forged", "replayed", "wrong_epoch"])?;
 
         let pinged: PingPongReport = measure(lab.generator(), &attached[1].container, &line)?;
@@ -134,7 +143,8 @@ fn replayed_truncated_and_altered_datagrams_are_dropped_and_counted_by_reason() 
 fn garbage_of_all_sizes_on_the_port_changes_nothing() -> Result<()> {
     play("garbage_of_all_sizes_on_the_port_changes_nothing", |programs| {
         let mut lab = lab()?;
-        let (mut near, mut far, mut attacker) = (lab.add_host("h1")?, lab.add_host("h2")?, lab.add_host("evil")?);
+        let (mut near, mut far, mut attacker) =
+            (lab.add_host("h1")?, lab.add_host("h2")?, lab.add_host("evil")?);
         lab.join(&mut [&mut near, &mut far, &mut attacker])?;
         let hosts = [near, far];
         let routers = start_all(programs, &hosts, |host| {
@@ -153,20 +163,24 @@ fn garbage_of_all_sizes_on_the_port_changes_nothing() -> Result<()> {
         // From the peer's own address, where the router believes datagrams most.
         let source = hosts[1].address()?.octets();
         let mut seed = 7_u32;
-        let packets: Result<Vec<_>> = (0..1400_usize).map(|length| {
-            let mut packet = vec![0; IPV4 + UDP];
-            packet[..2].copy_from_slice(&[0x45, 0]);
-            packet[8..10].copy_from_slice(&[64, 17]);
-            packet[12..16].copy_from_slice(&source);
-            packet[16..20].copy_from_slice(&hosts[0].address()?.octets());
-            packet[20..24].copy_from_slice(&[0x1a, 0x7f, 0x1a, 0x7f]);
-            let payload: Vec<u8> = (0..length).map(|at| {
-                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                // Every kind of first byte that means something, then chance.
-                if at == 0 { [1, 2, 0x40, 0xc0, 0][length % 5] } else { (seed >> 24) as u8 }
-            }).collect();
-            with_payload(&packet, &payload)
-        }).collect();
+        let packets: Result<Vec<_>> = (0..1400_usize)
+            .map(|length| {
+                let mut packet = vec![0; IPV4 + UDP];
+                packet[..2].copy_from_slice(&[0x45, 0]);
+                packet[8..10].copy_from_slice(&[64, 17]);
+                packet[12..16].copy_from_slice(&source);
+                packet[16..20].copy_from_slice(&hosts[0].address()?.octets());
+                packet[20..24].copy_from_slice(&[0x1a, 0x7f, 0x1a, 0x7f]);
+                let payload: Vec<u8> = (0..length)
+                    .map(|at| {
+                        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                        // Every kind of first byte that means something, then chance.
+                        if at == 0 { [1, 2, 0x40, 0xc0, 0][length % 5] } else { (seed >> 24) as u8 }
+                    })
+                    .collect();
+                with_payload(&packet, &payload)
+            })
+            .collect();
         let file = lab.directory().join("garbage.frames");
         write_frames(&file, &packets?)?;
         let sent: u64 = measure(lab.generator(), &attacker, &format!("resend {}", file.display()))?;

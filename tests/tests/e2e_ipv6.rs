@@ -7,8 +7,8 @@ use weave_tests::{
     lab::Host,
     product::Settings,
     scene::{
-        LIMIT, attach, attach_each, await_all_pings, await_mesh, await_ping_of, finish, hosts, lab, play, routers,
-        settings, start_all,
+        LIMIT, attach, attach_each, await_all_pings, await_mesh, await_ping_of, finish, hosts, lab, play,
+        routers, settings, start_all,
     },
     traffic::{Server, TcpReport, measure},
 };
@@ -72,7 +72,8 @@ fn with_two_ranges_every_container_has_an_address_of_each_family() -> Result<()>
         await_mesh(&routers, 1)?;
         let attached = [attach(&routers[0], "c1", "--name one")?, attach(&routers[1], "c1", "--name two")?];
         for one in &attached {
-            let families = [IpAddr::is_ipv4, IpAddr::is_ipv6].map(|is| one.addresses.iter().filter(|a| is(a)).count());
+            let families =
+                [IpAddr::is_ipv4, IpAddr::is_ipv6].map(|is| one.addresses.iter().filter(|a| is(a)).count());
             ensure!(families == [1, 1], "{} has {:?}", one.id, one.addresses);
         }
         await_all_pings(&lab, &attached)?;

@@ -127,7 +127,8 @@ fn containers_reach_each_other_by_name() -> Result<()> {
             let server = router.tell("expose")?;
             one.container.use_resolver(server.parse()?, "weave.local")?;
         }
-        for (from, name) in [(&attached[0], "two"), (&attached[1], "one"), (&attached[0], "two.weave.local")] {
+        for (from, name) in [(&attached[0], "two"), (&attached[1], "one"), (&attached[0], "two.weave.local")]
+        {
             wait_until(&format!("a ping of {name}"), LIMIT, || {
                 let line = format!("ping {name} --count 1 --timeout 0.5");
                 let pinged: Result<PingReport> = measure(lab.generator(), &from.container, &line);
@@ -162,7 +163,11 @@ fn other_names_are_asked_of_the_upstream_server_that_resolv_conf_names_now() -> 
         let mut router = Router::start(programs, asking, &settings(1, &[], &[&flag]))?;
         router.await_ready()?;
         for transport in ["+notcp", "+tcp"] {
-            await_answer(asking, &format!("@127.0.0.1 {transport} printer.example.test. A"), &["192.0.2.80"])?;
+            await_answer(
+                asking,
+                &format!("@127.0.0.1 {transport} printer.example.test. A"),
+                &["192.0.2.80"],
+            )?;
             ensure!(status(asking, &format!("@127.0.0.1 {transport} no.example.test. A"))? == "NXDOMAIN");
         }
         // Nobody answers there: the asker is told so, in time.
@@ -193,7 +198,8 @@ fn names_can_be_given_and_taken_by_hand() -> Result<()> {
         ensure!(routers[1].tell("dns-lookup printer")? == "192.0.2.80");
         routers[0].tell("dns-remove 192.0.2.80 -h printer.weave.local")?;
         await_answer(&hosts[1], "@127.0.0.1 printer.weave.local. A", &[])?;
-        let told = routers[0].weave().args(["dns-add", "192.0.2.80", "-h", "printer.elsewhere.org"]).output()?;
+        let told =
+            routers[0].weave().args(["dns-add", "192.0.2.80", "-h", "printer.elsewhere.org"]).output()?;
         ensure!(!told.status.success(), "a name outside the domain is refused");
         finish(routers)
     })

@@ -29,7 +29,8 @@ fn sentence(output: &Output, exit: Exit) -> Result<String> {
         return Ok(first.to_owned());
     }
     ensure!(!said.contains(" ERROR ") && !said.contains("panicked"), "it logged an error: {said}");
-    let own: Vec<&str> = said.lines().filter(|line| !line.contains(" INFO ") && !line.contains(" WARN ")).collect();
+    let own: Vec<&str> =
+        said.lines().filter(|line| !line.contains(" INFO ") && !line.contains(" WARN ")).collect();
     match own[..] {
         [line] if line.starts_with("weaver: ") => Ok(line.to_owned()),
         _ => bail!("not one sentence: {said}"),
@@ -59,14 +60,7 @@ fn state(host: &Host) -> Result<String> {
 }
 
 /// Runs weaver with these flags on `host`: it must refuse with `exit` and a sentence with `word` in it, and change nothing.
-fn refuses(
-    host: &Host,
-    wrapper: &[&str],
-    weaver: &Path,
-    flags: &str,
-    exit: Exit,
-    word: &str,
-) -> Result<()> {
+fn refuses(host: &Host, wrapper: &[&str], weaver: &Path, flags: &str, exit: Exit, word: &str) -> Result<()> {
     let before = state(host)?;
     let mut command = host.command("timeout");
     command.arg("30").args(wrapper).arg(weaver).args(flags.split_whitespace());
@@ -78,7 +72,11 @@ fn refuses(
         let changed = |a: &str, b: &str| -> Vec<String> {
             a.lines().filter(|line| !b.contains(line)).map(str::to_owned).collect()
         };
-        bail!("weaver {flags} changed: gone {:?}, new {:?}", changed(&before, &after), changed(&after, &before));
+        bail!(
+            "weaver {flags} changed: gone {:?}, new {:?}",
+            changed(&before, &after),
+            changed(&after, &before)
+        );
     }
     Ok(())
 }
@@ -139,7 +137,10 @@ fn what_another_program_holds_is_named_and_left_alone() -> Result<()> {
             (format!("{other} --no-dns"), "6783"),
             (format!("{other} --port 6799"), "53"),
             (format!("--run-dir={run_dir} --db-prefix=/run/r/db --port 6799 --no-dns"), "running already"),
-            (format!("--run-dir=/run/r --db-prefix={} --port 6799 --no-dns", db.display()), "in use by another weaver"),
+            (
+                format!("--run-dir=/run/r --db-prefix={} --port 6799 --no-dns", db.display()),
+                "in use by another weaver",
+            ),
             (format!("{other} --port 6799 --no-dns"), "weave-tap"),
         ] {
             refuses(host, &[], programs.weaver(), &flags, Exit::Conflict, word)?;
@@ -193,8 +194,10 @@ fn a_store_that_is_not_this_routers_is_refused_and_left_as_it_is() -> Result<()>
         router.tell("prime")?;
         let store = router.run_dir().join("db-data");
         ensure!(router.stop()?.success());
-        let flags = |prefix: &str| format!("--run-dir=/run/r --db-prefix={}/{prefix} --no-dns", directory.display());
-        let refuses = |flags: String, word: &str| refuses(host, &[], programs.weaver(), &flags, Exit::Store, word);
+        let flags =
+            |prefix: &str| format!("--run-dir=/run/r --db-prefix={}/{prefix} --no-dns", directory.display());
+        let refuses =
+            |flags: String, word: &str| refuses(host, &[], programs.weaver(), &flags, Exit::Store, word);
 
         // Another router's.
         let own = router.run_dir().join("db");

@@ -63,7 +63,8 @@ fn shown(programs: &Programs, of: impl Fn(&Host, Settings) -> Settings) -> Resul
         addresses: false,
     };
     for (host, there) in hosts.iter().zip(&attached) {
-        let name: Vec<u8> = peer_name(host).split(':').filter_map(|b| u8::from_str_radix(b, 16).ok()).collect();
+        let name: Vec<u8> =
+            peer_name(host).split(':').filter_map(|b| u8::from_str_radix(b, 16).ok()).collect();
         ensure!(name.len() == 6, "a name has six bytes");
         shown.names |= contains(&frames, &name) || contains(&frames, peer_name(host).as_bytes());
         shown.nicknames |= contains(&frames, host.name().as_bytes());
@@ -194,8 +195,13 @@ fn the_password_is_nowhere_to_be_read() -> Result<()> {
         await_mesh(&routers, 1)?;
         for router in &routers {
             let command_line = std::fs::read(format!("/proc/{}/cmdline", router.pid()?))?;
-            let told = [router.tell("report")?, router.log(), String::from_utf8_lossy(&command_line).into_owned()];
-            ensure!(told.iter().all(|text| !text.contains("correct horse")), "{} tells it", router.host().name());
+            let told =
+                [router.tell("report")?, router.log(), String::from_utf8_lossy(&command_line).into_owned()];
+            ensure!(
+                told.iter().all(|text| !text.contains("correct horse")),
+                "{} tells it",
+                router.host().name()
+            );
         }
         finish(routers)
     })

@@ -4,8 +4,8 @@ use anyhow::{Result, ensure};
 use weave_tests::{
     lab::{Host, Lab},
     scene::{
-        Attached, attach_each, await_all_pings, await_mesh, await_ping_of, await_report, finish, hosts, lab, play,
-        routers,
+        Attached, attach_each, await_all_pings, await_mesh, await_ping_of, await_report, finish, hosts, lab,
+        play, routers,
     },
     traffic::{PingPongReport, Server, TcpReport, measure},
 };
@@ -59,7 +59,10 @@ fn packets_of_all_sizes_pass_and_go_on_when_the_underlay_narrows() -> Result<()>
             })?;
             everything_passes(&lab, &attached)?;
         }
-        ensure!(routers.iter().all(|r| r.report().is_ok_and(|r| r.router.terminations == 0)), "a link was lost");
+        ensure!(
+            routers.iter().all(|r| r.report().is_ok_and(|r| r.router.terminations == 0)),
+            "a link was lost"
+        );
         finish(routers)
     })
 }

@@ -102,8 +102,8 @@ impl Sim {
             Ok(o) => json!({
                 "ok": true,
                 "agreed_s": o.agreed_after.as_secs_f64(),
-                "change_p50_s": (o.changes > 0).then(|| o.change_p50.as_secs_f64()),
-                "change_p99_s": (o.changes > 0).then(|| o.change_p99.as_secs_f64()),
+                "change_p50_s": (o.changes > 0).then_some(o.change_p50.as_secs_f64()),
+                "change_p99_s": (o.changes > 0).then_some(o.change_p99.as_secs_f64()),
                 "changes": o.changes,
                 "messages": o.messages,
                 "bytes": o.bytes,

@@ -23,7 +23,7 @@ struct Check {
 }
 
 /// Everything that is run. Namespace tests fail where namespaces cannot be made: a test that cannot run has not passed.
-const CHECKS: [Check; 6] = [
+const CHECKS: [Check; 8] = [
     Check { title: "formatting", arguments: &["fmt", "--all", "--check"], is_quick: true },
     Check {
         title: "lints",
@@ -41,8 +41,36 @@ const CHECKS: [Check; 6] = [
         is_quick: true,
     },
     Check {
-        title: "tests over whole nodes, and in network namespaces",
-        arguments: &["test", "--quiet", "--package", "weave-tests"],
+        title: "name server against dig",
+        arguments: &[
+            "test",
+            "--quiet",
+            "--package",
+            "weave-dns",
+            "--test",
+            "tools",
+            "--",
+            "--include-ignored",
+        ],
+        is_quick: false,
+    },
+    Check {
+        title: "data plane in network namespaces",
+        arguments: &[
+            "test",
+            "--quiet",
+            "--package",
+            "weave-worker",
+            "--test",
+            "netns",
+            "--",
+            "--include-ignored",
+        ],
+        is_quick: false,
+    },
+    Check {
+        title: "routers end to end in network namespaces",
+        arguments: &["test", "--package", "weave-tests", "--", "--include-ignored", "--test-threads=2"],
         is_quick: false,
     },
     Check { title: "demo", arguments: &["xtask", "demo"], is_quick: false },

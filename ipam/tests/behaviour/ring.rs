@@ -168,3 +168,25 @@ fn a_gift_that_arrives_after_its_receiver_agreed_to_the_removal_is_not_used() {
     let digests: Vec<_> = (1..4).map(|i| lab.node(i).status().ring_digest).collect();
     assert!(digests.iter().all(|d| *d == digests[0]));
 }
+
+#[test]
+fn a_router_that_returns_while_it_is_being_removed_stops_the_removal() {
+    let mut lab = primed(4);
+    lab.kill(0);
+    lab.kill(3);
+    let (removal, now) = (lab.request(), lab.now);
+    lab.with(1, |ipam| ipam.take_over(removal, name(0), now));
+    lab.run(1_000);
+    lab.boot(0, config(0, RANGE, Init::Consensus { peers: 4 })).unwrap();
+    assert_eq!(lab.answer(removal, 1_000), Err(Refusal::PeerAlive { peer: name(0) }));
+    lab.boot(3, config(3, RANGE, Init::Consensus { peers: 4 })).unwrap();
+    let again = lab.allocate(0, "again", None);
+    assert!(
+        again.is_ok(),
+        "{again:?} {:?} {:?}",
+        lab.node(0).status().problems,
+        lab.node(3).status().problems
+    );
+    lab.run(10_000);
+    assert!((0..4).all(|index| lab.node(index).status().problems.is_empty()));
+}

@@ -244,6 +244,8 @@ impl World {
                 self.bury_containers(index);
                 let request = self.request(index, Asked::Leave);
                 self.with(index, |ipam| ipam.leave(request, now));
+                // Where it cannot leave, its containers are gone all the same.
+                self.prune(index);
             }
             _ => {}
         }

@@ -176,7 +176,7 @@ impl World {
         self.prune(index);
     }
 
-    fn prune(&mut self, index: usize) {
+    pub(crate) fn prune(&mut self, index: usize) {
         let Some(ipam) = &self.nodes[index].ipam else { return };
         let ghosts: Vec<(ContainerId, Interface)> = ipam
             .allocations()
@@ -388,7 +388,9 @@ impl World {
         if self.is_loud {
             for (index, status) in on.iter().zip(&statuses) {
                 println!("node {index}: {status:?}");
-                for (owner, interface) in self.nodes[*index].ipam.iter().flat_map(weave_ipam::Ipam::allocations) {
+                for (owner, interface) in
+                    self.nodes[*index].ipam.iter().flat_map(weave_ipam::Ipam::allocations)
+                {
                     let is_true = self.held.get(&interface.address()) == Some(&(*index, owner.clone()));
                     println!("    {interface} {owner} {is_true}");
                 }

@@ -93,7 +93,8 @@ impl Host {
 
     /// Makes an existing TAP device a port of the bridge, through which unknown destinations leave: no learning
     /// (what lies behind it is told by [`reconcile_bridge_fdb`](Self::reconcile_bridge_fdb)), isolated from other
-    /// isolated ports, flooded with everything. Brings it up.
+    /// isolated ports, flooded with everything, with the bridge's MTU: what is larger than a port's the kernel drops
+    /// without a word. Brings it up.
     ///
     /// # Errors
     /// [`HostError::NoInterface`]; [`HostError::ForeignInterface`] when it is no TAP device.
@@ -116,10 +117,11 @@ impl Host {
             let master = change(link.index, [LinkAttribute::Controller(bridge.0)]);
             self.change_link(master, format!("adding {} to the bridge", link.name)).await?;
         }
-        self.configure_uplink(link).await
+        let mtu = self.link_by_index(bridge).await?.map_or(link.mtu, |bridge| bridge.mtu);
+        self.configure_uplink(link, mtu).await
     }
 
-    async fn configure_uplink(&self, link: &Link) -> Result<(), HostError> {
+    async fn configure_uplink(&self, link: &Link, mtu: u32) -> Result<(), HostError> {
         let settings = vec![
             InfoBridgePort::Learning(false),
             InfoBridgePort::Isolated(true),
@@ -132,8 +134,9 @@ impl Host {
         self.change_link(port(link.index, settings), format!("configuring bridge port {}", link.name))
             .await?;
         self.apply_sysctls(&[Setting::new(sysctl::ipv6(&link.name, "accept_ra"), "0")])?;
-        let queue = change(link.index, [LinkAttribute::TxQueueLen(TAP_QUEUE_FRAMES)]);
-        self.change_link(up(queue), format!("bringing {} up", link.name)).await
+        let sizes =
+            change(link.index, [LinkAttribute::Mtu(mtu), LinkAttribute::TxQueueLen(TAP_QUEUE_FRAMES)]);
+        self.change_link(up(sizes), format!("bringing {} up", link.name)).await
     }
 }
 

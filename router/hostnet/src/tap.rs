@@ -49,13 +49,13 @@ impl Tap {
     /// does not exist. Its interface is down; the caller configures it.
     ///
     /// # Errors
-    /// When `/dev/net/tun` is missing, the name is taken by another kind of interface, or `CAP_NET_ADMIN` is.
+    /// When `/dev/net/tun` is missing, `CAP_NET_ADMIN` is, or an interface of this name exists: another process that had
+    /// queues of it would get part of our frames.
     pub fn open_queues(name: &str, queues: usize) -> io::Result<Vec<Self>> {
-        let taps = (0..queues.max(1)).map(|_| Self::open(name)).collect::<io::Result<Vec<_>>>()?;
-        Ok(taps)
+        (0..queues.max(1)).map(|queue| Self::open(name, queue == 0)).collect()
     }
 
-    fn open(name: &str) -> io::Result<Self> {
+    fn open(name: &str, must_be_new: bool) -> io::Result<Self> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -63,6 +63,7 @@ impl Tap {
             .open("/dev/net/tun")?;
         let mut request = interface_request(name)?;
         let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+        let flags = if must_be_new { flags | libc::IFF_TUN_EXCL } else { flags };
         request.ifr_ifru.ifru_flags = flags as libc::c_short;
         // SAFETY: TUNSETIFF reads and writes one ifreq, which outlives the call.
         check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) })?;

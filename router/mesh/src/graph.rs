@@ -4,8 +4,6 @@
 //! the facts alone, and among equally cheap parents the lowest name is taken. There is no further hysteresis here;
 //! it is in the RTT classes, which their owner changes only by a clear margin (see [`crate::rtt`]).
 
-use std::{cmp::Reverse, collections::BinaryHeap};
-
 use weave_model::PeerName;
 
 use crate::{
@@ -16,6 +14,8 @@ use crate::{
 /// What a hop costs beside its RTT class (0 to 15). One hop is always cheaper than two, so a neighbour is reached directly;
 /// three fast hops may be cheaper than two slow ones.
 const HOP: u32 = 16;
+/// More than any hop costs.
+const BUCKETS: usize = 32;
 
 /// What travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,23 +65,32 @@ impl Graph {
     /// All links that both ends report, of all peers that we know, in reach or not.
     pub(crate) fn new(peers: &Peers) -> Self {
         let names: Vec<PeerName> = peers.iter().map(|(name, _)| name).collect();
+        let keys: Vec<u64> = names.iter().map(|name| key(*name)).collect();
         let mut told: Vec<(u32, LinkState)> = Vec::new();
         let mut starts = Vec::with_capacity(names.len() + 1);
         for (_, peer) in peers.iter() {
             starts.push(told.len());
+            let links = peer.record.links();
             let known =
-                peer.record.links().filter_map(|(to, state)| Some((names.binary_search(&to).ok()?, state)));
-            told.extend(known.map(|(to, state)| (to as u32, state)));
+                links.filter_map(|(to, state)| Some((keys.binary_search(&key(to)).ok()? as u32, state)));
+            told.extend(known);
         }
         starts.push(told.len());
         let mut graph =
             Self { starts: Vec::with_capacity(starts.len()), edges: Vec::with_capacity(told.len()), names };
+        // What each peer tells is in order, and so are those who ask for it: one walk through each list answers all.
+        let mut walks = starts.clone();
         for from in 0..graph.names.len() {
             graph.starts.push(graph.edges.len());
             for (to, forth) in &told[starts[from]..starts[from + 1]] {
-                let answers = &told[starts[*to as usize]..starts[*to as usize + 1]];
-                let Ok(at) = answers.binary_search_by_key(&(from as u32), |(to, _)| *to) else { continue };
-                let both = (*forth, answers[at].1);
+                let (walk, end) = (&mut walks[*to as usize], starts[*to as usize + 1]);
+                while *walk < end && told[*walk].0 < from as u32 {
+                    *walk += 1;
+                }
+                let Some((_, back)) = told[*walk..end].first().filter(|(to, _)| *to == from as u32) else {
+                    continue;
+                };
+                let both = (*forth, *back);
                 let Some(cost) = Plane::Control.cost(both) else { continue };
                 graph.edges.push(Edge {
                     to: *to,
@@ -139,34 +148,47 @@ impl Graph {
         self.edges.get(self.starts[from]..self.starts[from + 1]).unwrap_or_default()
     }
 
-    /// Cheapest paths from a peer to all others (Dijkstra).
+    /// Cheapest paths from a peer to all others (Dijkstra; hops cost so little that a ring of buckets serves as the queue).
     pub(crate) fn tree(&self, source: usize, plane: Plane) -> Tree {
         let mut distances = vec![u32::MAX; self.names.len()];
         let mut parents = vec![None; self.names.len()];
         let mut order = Vec::with_capacity(self.names.len());
-        let mut queue = BinaryHeap::from([Reverse((0, source as u32))]);
+        let mut buckets: [Vec<u32>; BUCKETS] = std::array::from_fn(|_| Vec::new());
+        let (mut distance, mut waiting) = (0, 1);
         distances[source] = 0;
-        while let Some(Reverse((distance, from))) = queue.pop() {
-            if distance > distances[from as usize] {
-                continue;
-            }
-            order.push(from);
-            let usable =
-                self.edges(from as usize).iter().filter(|e| plane == Plane::Control || e.carries_data);
-            for edge in usable {
-                let (to, through) = (edge.to as usize, distance + u32::from(edge.cost));
-                if through < distances[to] {
-                    distances[to] = through;
-                    parents[to] = Some(from);
-                    queue.push(Reverse((through, edge.to)));
-                } else if through == distances[to] && parents[to].is_some_and(|parent| from < parent) {
-                    // All cheapest parents come by before `to` itself does, since every hop costs something.
-                    parents[to] = Some(from);
+        buckets[0].push(source as u32);
+        while waiting > 0 {
+            let bucket = std::mem::take(&mut buckets[distance as usize % BUCKETS]);
+            waiting -= bucket.len();
+            for from in bucket {
+                if distance > distances[from as usize] {
+                    continue;
+                }
+                order.push(from);
+                let edges = self.edges(from as usize).iter();
+                for edge in edges.filter(|edge| plane == Plane::Control || edge.carries_data) {
+                    let (to, through) = (edge.to as usize, distance + u32::from(edge.cost));
+                    if through < distances[to] {
+                        distances[to] = through;
+                        parents[to] = Some(from);
+                        buckets[through as usize % BUCKETS].push(edge.to);
+                        waiting += 1;
+                    } else if through == distances[to] && parents[to].is_some_and(|parent| from < parent) {
+                        // All cheapest parents come by before `to` itself does, since every hop costs something.
+                        parents[to] = Some(from);
+                    }
                 }
             }
+            distance += 1;
         }
         Tree { parents, order }
     }
+}
+
+/// The same order as that of names, and cheaper to compare.
+fn key(name: PeerName) -> u64 {
+    let [a, b, c, d, e, f] = name.0;
+    u64::from_be_bytes([0, 0, a, b, c, d, e, f])
 }
 
 impl Tree {
@@ -176,9 +198,22 @@ impl Tree {
         self.parents.iter().enumerate().filter(move |(_, p)| **p == parent).map(|(child, _)| child)
     }
 
-    /// From whom `index` gets what comes from the source.
-    pub(crate) fn parent(&self, index: usize) -> Option<usize> {
-        self.parents.get(index).copied().flatten().map(|parent| parent as usize)
+    /// For each of `count` peers, by index, the next one on the way through the tree from `me` to it; `None` for `me`, and for
+    /// whom the tree does not reach.
+    pub(crate) fn ways_from(&self, me: usize, count: usize) -> Vec<Option<usize>> {
+        let up = self.parents.get(me).copied().flatten().map(|parent| parent as usize);
+        let mut ways = vec![None; count];
+        for index in self.order.iter().map(|index| *index as usize) {
+            let parent = self.parents[index].map(|parent| parent as usize);
+            ways[index] = match parent {
+                _ if index == me => None,
+                Some(parent) if parent == me => Some(index),
+                // Below one of our children, or else up. Parents come before children.
+                Some(parent) => ways[parent],
+                None => up,
+            };
+        }
+        ways
     }
 
     /// For each peer that can be reached, the neighbour of the source that leads there.
@@ -193,5 +228,84 @@ impl Tree {
             hops.push((*index as usize, hop as usize));
         }
         hops
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A symmetric graph from random pairs; the cost of an edge comes from its ends.
+    fn graph(count: usize, pairs: &[(usize, usize)]) -> Graph {
+        let mut costs = vec![vec![None; count]; count];
+        for (a, b) in pairs.iter().map(|(a, b)| (a % count, b % count)).filter(|(a, b)| a != b) {
+            let cost = Some((HOP as usize + (a * 7 + b * 7) % 16) as u16);
+            (costs[a][b], costs[b][a]) = (cost, cost);
+        }
+        let mut graph = Graph { names: vec![PeerName([0; 6]); count], ..Graph::default() };
+        for row in &costs {
+            graph.starts.push(graph.edges.len());
+            let edges = row.iter().enumerate().filter_map(|(to, cost)| Some((to as u32, (*cost)?)));
+            graph.edges.extend(edges.map(|(to, cost)| Edge { to, cost, carries_data: true }));
+        }
+        graph.starts.push(graph.edges.len());
+        graph
+    }
+
+    /// Distances by going over all edges until nothing changes.
+    fn distances(graph: &Graph, source: usize) -> Vec<Option<u32>> {
+        let mut distances = vec![None; graph.len()];
+        distances[source] = Some(0);
+        for _ in 0..graph.len() {
+            for from in 0..graph.len() {
+                for edge in graph.edges(from) {
+                    let through = distances[from].map(|distance: u32| distance + u32::from(edge.cost));
+                    let to = &mut distances[edge.to as usize];
+                    *to = [*to, through].into_iter().flatten().min();
+                }
+            }
+        }
+        distances
+    }
+
+    proptest! {
+        #[test]
+        fn parents_are_the_lowest_on_a_cheapest_path(
+            count in 2_usize..20,
+            pairs in proptest::collection::vec((0_usize..20, 0_usize..20), 0..60),
+            source in 0_usize..20,
+        ) {
+            let (graph, source) = (graph(count, &pairs), source % count);
+            let (tree, naive) = (graph.tree(source, Plane::Data), distances(&graph, source));
+            for to in (0..count).filter(|to| *to != source) {
+                let leads = |from: usize| {
+                    let edge = graph.edges(from).iter().find(|edge| edge.to as usize == to);
+                    edge.is_some_and(|e| naive[to].is_some() && naive[from].map(|d| d + u32::from(e.cost)) == naive[to])
+                };
+                prop_assert_eq!(tree.parents[to].map(|parent| parent as usize), (0..count).find(|from| leads(*from)));
+            }
+        }
+
+        #[test]
+        fn ways_through_a_tree_lead_along_its_branches(
+            count in 2_usize..20,
+            pairs in proptest::collection::vec((0_usize..20, 0_usize..20), 0..60),
+            root in 0_usize..20,
+        ) {
+            let graph = graph(count, &pairs);
+            let tree = graph.tree(root % count, Plane::Data);
+            let is_in = |index: usize| index == root % count || tree.parents[index].is_some();
+            for (from, to) in (0..count).flat_map(|from| (0..count).map(move |to| (from, to))) {
+                let (mut at, mut steps) = (from, 0);
+                while at != to && is_in(from) && is_in(to) {
+                    let way = tree.ways_from(at, count)[to].expect("a way inside the tree");
+                    prop_assert!(tree.parents[way] == Some(at as u32) || tree.parents[at] == Some(way as u32));
+                    (at, steps) = (way, steps + 1);
+                    prop_assert!(steps <= count, "round and round");
+                }
+            }
+        }
     }
 }

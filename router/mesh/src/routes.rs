@@ -3,11 +3,12 @@
 //! In a full mesh nothing is computed: everybody is a neighbour, our own broadcasts go to all of them, and those of others
 //! end here. Otherwise the graph is laid out once, unicast hops are found at once, and the tree of a source when it is first asked for.
 //!
-//! Changed facts follow the tree of their owner too, but in a big partial mesh, where everybody's facts may change at once, that would
-//! be a computation for each of them. There a few trees are shared, each rooted at some peer and used in both directions.
+//! Changed facts follow the tree of their owner too. In a big partial mesh a tree of each peer's own would take a computation
+//! for each of them whenever a link changes. There a few trees are shared, by broadcasts and facts alike, each rooted at some
+//! peer and used in both directions: paths are a little longer, and still everything arrives once.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock},
 };
 
@@ -18,7 +19,7 @@ use crate::{
     peers::Peers,
 };
 
-/// Peers up to which each has its own tree for its facts.
+/// Peers up to which each has its own tree.
 const OWN_TREES: usize = 64;
 /// Trees that are shared beyond.
 const SHARED_TREES: usize = 16;
@@ -44,9 +45,17 @@ enum Shape {
         graph: Arc<Graph>,
         /// By index of the source.
         trees: Vec<OnceLock<Vec<LinkId>>>,
-        /// Links of the shared trees that end here.
-        shared: Vec<OnceLock<Vec<LinkId>>>,
+        shared: Vec<OnceLock<Shared>>,
     },
+}
+
+/// Our place in a tree that is used in both directions.
+#[derive(Debug)]
+struct Shared {
+    /// The links of the tree that end here.
+    links: Vec<LinkId>,
+    /// By index: which of them leads to each peer; `None` for us and for whom the tree does not reach.
+    towards: Vec<Option<LinkId>>,
 }
 
 impl Routes {
@@ -103,6 +112,14 @@ impl Routes {
         match &self.shape {
             Shape::Full if source == self.me => self.neighbours.values().copied().collect(),
             Shape::Full => Vec::new(),
+            Shape::Partial { graph, .. } if graph.len() > OWN_TREES => {
+                let Some((index, tree)) = self.shared_tree(source) else { return Vec::new() };
+                match tree.towards.get(index) {
+                    Some(Some(back)) => tree.links.iter().copied().filter(|link| link != back).collect(),
+                    Some(None) if source == self.me => tree.links.clone(),
+                    Some(None) | None => Vec::new(),
+                }
+            }
             Shape::Partial { graph, trees, .. } => {
                 let Some((index, tree)) = graph.index(source).and_then(|i| Some((i, trees.get(i)?))) else {
                     return Vec::new();
@@ -115,14 +132,8 @@ impl Routes {
     /// The links over which changed facts of `source` go on from here; also the one that they came over, if they did.
     pub(crate) fn spread_hops(&self, source: PeerName) -> Vec<LinkId> {
         match &self.shape {
-            Shape::Partial { graph, shared, .. } if graph.len() > OWN_TREES => {
-                let Some(index) = graph.index(source) else { return Vec::new() };
-                let turn = index % SHARED_TREES;
-                let root = turn * graph.len() / SHARED_TREES;
-                shared
-                    .get(turn)
-                    .map(|tree| tree.get_or_init(|| self.tree_links(graph, root)).clone())
-                    .unwrap_or_default()
+            Shape::Partial { graph, .. } if graph.len() > OWN_TREES => {
+                self.shared_tree(source).map(|(_, tree)| tree.links.clone()).unwrap_or_default()
             }
             Shape::Partial { .. } | Shape::Full => self.broadcast_hops(source),
         }
@@ -157,11 +168,24 @@ impl Routes {
         self.links_to(graph, graph.tree(source, self.plane).children(me))
     }
 
-    /// Our links in the tree of `root`, up and down.
-    fn tree_links(&self, graph: &Graph, root: usize) -> Vec<LinkId> {
-        let Some(me) = graph.index(self.me) else { return Vec::new() };
-        let tree = graph.tree(root, self.plane);
-        self.links_to(graph, tree.children(me).chain(tree.parent(me)))
+    /// The index of `source`, and the shared tree that what it says follows.
+    fn shared_tree(&self, source: PeerName) -> Option<(usize, &Shared)> {
+        let Shape::Partial { graph, shared, .. } = &self.shape else { return None };
+        let index = graph.index(source)?;
+        let turn = index % SHARED_TREES;
+        let root = turn * graph.len() / SHARED_TREES;
+        Some((index, shared.get(turn)?.get_or_init(|| self.share(graph, root))))
+    }
+
+    /// Our place in the tree of `root`.
+    fn share(&self, graph: &Graph, root: usize) -> Shared {
+        let nowhere = || Shared { links: Vec::new(), towards: vec![None; graph.len()] };
+        let Some(me) = graph.index(self.me) else { return nowhere() };
+        let link_of = |peer: usize| graph.name(peer).and_then(|name| self.neighbours.get(&name).copied());
+        let towards = graph.tree(root, self.plane).ways_from(me, graph.len());
+        let towards: Vec<Option<LinkId>> = towards.into_iter().map(|via| link_of(via?)).collect();
+        let links: BTreeSet<LinkId> = towards.iter().flatten().copied().collect();
+        Shared { links: links.into_iter().collect(), towards }
     }
 
     fn links_to(&self, graph: &Graph, peers: impl Iterator<Item = usize>) -> Vec<LinkId> {
@@ -169,7 +193,7 @@ impl Routes {
     }
 }
 
-fn locks(count: usize) -> Vec<OnceLock<Vec<LinkId>>> {
+fn locks<T>(count: usize) -> Vec<OnceLock<T>> {
     std::iter::repeat_with(OnceLock::new).take(count).collect()
 }
 

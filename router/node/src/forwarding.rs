@@ -14,7 +14,7 @@ use crate::{
 pub(crate) fn refresh(node: &mut Node, now: Instant) {
     node.is_forwarding_stale = false;
     // A snapshot costs time in proportion to the mesh, so in a big one they are rarer.
-    node.forwarding_not_before = now + FORWARDING_INTERVAL * (1 + node.peers.len() as u32 / 64);
+    node.forwarding_not_before = now + FORWARDING_INTERVAL * (1 + node.peers.len() as u32 / 16);
     let forwarding = build(node);
     node.outputs.push_back(Output::Forwarding(Arc::new(forwarding)));
     let remote = remote_macs(node);

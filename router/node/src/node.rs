@@ -18,7 +18,7 @@ use crate::{
     output::Output,
 };
 
-/// Forwarding snapshots are made at most this often, and for each 64 peers as much less often: while a large mesh forms, routes change many times a second and
+/// Forwarding snapshots are made at most this often, and as much less often again for every 16 peers: while a large mesh forms, routes change many times a second and
 /// each snapshot visits every peer.
 pub const FORWARDING_INTERVAL: Duration = Duration::from_millis(20);
 

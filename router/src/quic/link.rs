@@ -107,11 +107,13 @@ struct Failure {
     text: String,
     /// Whether it may have been an attempt to guess the password.
     is_guess: bool,
+    /// Whether the two ends did not agree, rather than lost each other: something that an operator should hear of.
+    is_refusal: bool,
 }
 
 impl Failure {
     fn passing(text: impl Into<String>) -> Self {
-        Self { text: text.into(), is_guess: false }
+        Self { text: text.into(), is_guess: false, is_refusal: false }
     }
 }
 
@@ -166,7 +168,7 @@ impl Linker {
         };
         let outcome = tokio::time::timeout(HANDSHAKE_TIMEOUT, attempt).await;
         // Who makes us wait until the time is over may have done so to hide a guess.
-        let too_long = || Err(Failure { text: "the handshake took too long".to_owned(), is_guess: true });
+        let too_long = || Err(Failure { is_guess: true, ..Failure::passing("the handshake took too long") });
         match outcome.unwrap_or_else(|_| too_long()) {
             Ok(shaken) => {
                 self.limiter().record_success(remote.ip(), clock::now());
@@ -176,7 +178,11 @@ impl Linker {
                 if failure.is_guess {
                     self.limiter().record_failure(remote.ip(), clock::now());
                 }
-                let _ = self.events.send(LinkEvent::Refused { remote, reason: failure.text }).await;
+                if failure.is_refusal {
+                    let _ = self.events.send(LinkEvent::Refused { remote, reason: failure.text }).await;
+                } else {
+                    tracing::debug!(%remote, reason = failure.text, "a connection did not become a link");
+                }
             }
         }
     }
@@ -184,7 +190,11 @@ impl Linker {
     /// Dials a target and runs the link. Abort the task to abandon it.
     pub(crate) async fn dial(self: Arc<Self>, dial: DialId, target: Target) {
         match self.dial_any(&target).await {
-            Ok(shaken) => self.run(Some(dial), shaken).await,
+            Ok(shaken) => {
+                let remote = unmapped(shaken.connection.remote_address());
+                self.limiter().record_success(remote.ip(), clock::now());
+                self.run(Some(dial), shaken).await;
+            }
             Err(Failure { text, .. }) => {
                 // Even a wrong password is tried again: it may be in the middle of being changed.
                 let failure = DialFailure { text, retry: Retry::Backoff };
@@ -354,7 +364,9 @@ async fn converse(
             return Ok(established);
         }
         let message = read_message(&mut streams.1, received).await?;
-        handshake.handle_message(&message).map_err(|error| Failure::passing(error.to_string()))?;
+        handshake
+            .handle_message(&message)
+            .map_err(|error| Failure { is_refusal: true, ..Failure::passing(error.to_string()) })?;
     }
 }
 

@@ -168,7 +168,8 @@ fn ping_pong(way: &Way, gap: Duration) -> String {
     let (client, server) = (open(&way.client), open(&way.server));
     client.connect((way.address.as_str(), 7007)).unwrap();
     client.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    server.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    // Longer than the client's patience, so that one lost datagram is only one.
+    server.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
     let echo = std::thread::spawn(move || {
         let mut buffer = [0; 100];
         while let Ok((length, from)) = server.recv_from(&mut buffer) {

@@ -212,7 +212,7 @@ impl Host {
         const BACKUP_EVERY: u64 = 7;
         const BACKUPS: usize = 6;
         self.persisted += 1;
-        if self.persisted % BACKUP_EVERY == 0 && self.disk.has_ring() {
+        if self.persisted.is_multiple_of(BACKUP_EVERY) && self.disk.has_ring() {
             self.backups.push_back(self.disk.clone());
             if self.backups.len() > BACKUPS {
                 self.backups.pop_front();

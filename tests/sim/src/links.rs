@@ -61,7 +61,8 @@ impl World {
         let Some(&to) = self.peer_of.get(&from) else { return };
         let arrival = self.now + self.weather.delay(self.distance(from.host, to.host), &mut self.rng);
         let Some(wire) = self.wires.get_mut(&to) else { return };
-        let arrival = wire.under_way.back().map_or(arrival, |(last, _)| arrival.max(*last));
+        let before = wire.under_way.back().map(|(at, _)| *at).max(wire.opens);
+        let arrival = before.map_or(arrival, |before| arrival.max(before));
         wire.under_way.push_back((arrival, parcel));
         if !std::mem::replace(&mut wire.is_watched, true) {
             self.schedule_at(arrival, Happening::Arrive { to });
@@ -169,13 +170,14 @@ impl World {
         let far = End { host: to, life: self.hosts[to].life, link: self.hosts[to].fresh_link() };
         self.peer_of.insert(near, far);
         self.peer_of.insert(far, near);
-        self.wires.insert(near, Wire::default());
-        self.wires.insert(far, Wire::default());
         let tiebreak = u128::from(self.rng.next_u64());
         let trip = self.weather.delay(self.distance(host, to), &mut self.rng);
         let far_info = self.info(host, Side::Accepted, tiebreak);
         let near_info = self.info(to, Side::Dialed(dial), tiebreak);
         // TLS and five messages: the listener is through after five trips, the dialler one later.
+        for (end, trips) in [(far, 5), (near, 6)] {
+            self.wires.insert(end, Wire { opens: Some(self.now + trip * trips), ..Wire::default() });
+        }
         self.schedule(trip * 5, Happening::Opened { at: far, info: Box::new(far_info) });
         self.schedule(trip * 6, Happening::Opened { at: near, info: Box::new(near_info) });
     }

@@ -38,6 +38,8 @@ pub(crate) enum Parcel {
 pub(crate) struct Wire {
     pub(crate) under_way: VecDeque<(Instant, Parcel)>,
     pub(crate) blocked_since: Option<Instant>,
+    /// When the receiving end is through with the handshake: nothing arrives before.
+    pub(crate) opens: Option<Instant>,
     /// Whether somebody will look at what is under way.
     pub(crate) is_watched: bool,
 }

@@ -65,7 +65,8 @@ fn bad_day(world: &mut World, watch: &mut dyn FnMut(Progress)) -> Result<(), Fai
         watch(world.progress("bad weather"));
     }
     clear_up(world)?;
-    settle(world, "agree after the bad weather", world.plan.quiet, watch)
+    world.outcome.agreed_after = settle(world, "agree after the bad weather", world.plan.quiet, watch)?;
+    Ok(())
 }
 
 fn good_day(world: &mut World, watch: &mut dyn FnMut(Progress)) -> Result<(), Failure> {
@@ -78,10 +79,7 @@ fn good_day(world: &mut World, watch: &mut dyn FnMut(Progress)) -> Result<(), Fa
         world.step()?;
         watch(world.progress("work"));
     }
-    let (joined, bytes) = (world.outcome.agreed_after, world.outcome.bytes_to_agree);
     settle(world, "agree after work", world.plan.quiet, watch)?;
-    world.outcome.agreed_after = joined;
-    world.outcome.bytes_to_agree = bytes;
     Ok(())
 }
 
@@ -138,28 +136,28 @@ fn time_changes(world: &mut World, watch: &mut dyn FnMut(Progress)) -> Result<()
     Ok(())
 }
 
-/// Waits until all agree, with an operator at work; what they still disagree on at the end is the failure.
+/// Waits until all agree, with an operator at work, and tells how long that took; what they still disagree on at the end
+/// is the failure.
 fn settle(
     world: &mut World,
     phase: &'static str,
     quiet: Duration,
     watch: &mut dyn FnMut(Progress),
-) -> Result<(), Failure> {
+) -> Result<Duration, Failure> {
     /// How often agreement is looked for, and in how many of these looks the operator steps in.
     const SLICE: Duration = Duration::from_secs(5);
     const OPERATOR_EVERY: u32 = 8;
     let began = world.now;
-    for look in 1.. {
+    let mut looks = 0;
+    loop {
+        looks += 1;
         world.run_for(SLICE)?;
         let waited = world.now - began;
         let progress = world.progress(phase);
         watch(progress);
         if progress.agreeing == progress.living || waited >= quiet {
             match world.check_agreement() {
-                Ok(()) => {
-                    world.outcome.agreed_after = waited;
-                    return Ok(());
-                }
+                Ok(()) => return Ok(waited),
                 Err(failure) if waited >= quiet => {
                     world.note_states();
                     return Err(failure);
@@ -167,12 +165,11 @@ fn settle(
                 Err(_) => {}
             }
         }
-        if look % OPERATOR_EVERY == 0 {
+        if looks % OPERATOR_EVERY == 0 {
             world.remove_the_lost(1)?;
             world.settle_own_spaces()?;
         }
     }
-    Ok(())
 }
 
 /// Heals the network, brings back every host that is not gone for good, and stops losing messages.

@@ -50,21 +50,29 @@ impl World {
         to: Option<PeerName>,
         hop_limit: u8,
     ) -> Result<Verdict<'_>, String> {
-        let forwarding = self.hosts[at].forwarding.as_deref().ok_or(format!("host {at} has no snapshot"))?;
+        let forwarding =
+            self.hosts[at].forwarding.as_deref().ok_or_else(|| format!("host {at} has no snapshot"))?;
         Ok(forwarding.remote_frame(source, to, Mac::BROADCAST, hop_limit))
     }
 
     fn walk(&self, wiring: &Wiring, from: usize, to: usize) -> Result<(), String> {
         let (source, target) = (self.hosts[from].name, self.hosts[to].name);
         let own = self.hosts[from].forwarding.as_deref().ok_or("it has no snapshot")?;
-        let mut link = own.next_hop.get(&target).copied().ok_or(format!("no way to host {to}"))?;
+        let mut link = own.next_hop.get(&target).copied().ok_or_else(|| format!("no way to host {to}"))?;
         let mut at = from;
         for hop_limit in (1..=INITIAL_HOP_LIMIT).rev() {
-            at = *wiring[at].get(&link).ok_or(format!("host {at} sends to host {to} over a dead link"))?;
+            at = *wiring[at]
+                .get(&link)
+                .ok_or_else(|| format!("host {at} sends to host {to} over a dead link"))?;
             match self.verdict(at, source, Some(target), hop_limit)? {
                 Verdict::Deliver if at == to => return Ok(()),
                 Verdict::Forward(next, _) => link = next,
-                other => return Err(format!("host {at} does {other:?} with a frame for host {to}")),
+                other @ (Verdict::Deliver
+                | Verdict::DeliverAndFlood(_)
+                | Verdict::Flood(_)
+                | Verdict::Drop(_)) => {
+                    return Err(format!("host {at} does {other:?} with a frame for host {to}"));
+                }
             }
         }
         Err(format!("a frame for host {to} is passed round"))
@@ -75,14 +83,17 @@ impl World {
         let own = self.hosts[from].forwarding.as_deref().ok_or("it has no snapshot")?;
         let mut under_way: Vec<(usize, LinkId, u8)> = match own.local_frame(Mac::BROADCAST, SENDER) {
             Verdict::Flood(links) => links.iter().map(|link| (from, *link, INITIAL_HOP_LIMIT)).collect(),
-            other => match living.len() {
-                1 => return Ok(()),
-                _ => return Err(format!("it does {other:?} with its own broadcast")),
-            },
+            _ if living.len() == 1 => return Ok(()),
+            other @ (Verdict::Deliver
+            | Verdict::DeliverAndFlood(_)
+            | Verdict::Forward(..)
+            | Verdict::Drop(_)) => {
+                return Err(format!("it does {other:?} with its own broadcast"));
+            }
         };
         let mut arrivals = vec![0_u32; self.hosts.len()];
         while let Some((via, link, hop_limit)) = under_way.pop() {
-            let at = *wiring[via].get(&link).ok_or(format!("host {via} floods over a dead link"))?;
+            let at = *wiring[via].get(&link).ok_or_else(|| format!("host {via} floods over a dead link"))?;
             arrivals[at] += 1;
             if arrivals[at] > 1 {
                 return Err(format!("a broadcast arrives at host {at} twice"));
@@ -92,7 +103,9 @@ impl World {
                 Verdict::DeliverAndFlood(links) => {
                     under_way.extend(links.iter().map(|link| (at, *link, hop_limit - 1)));
                 }
-                other => return Err(format!("host {at} does {other:?} with a broadcast")),
+                other @ (Verdict::Flood(_) | Verdict::Forward(..) | Verdict::Drop(_)) => {
+                    return Err(format!("host {at} does {other:?} with a broadcast"));
+                }
             }
         }
         match living.iter().find(|host| **host != from && arrivals[**host] == 0) {

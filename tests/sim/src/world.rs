@@ -300,7 +300,7 @@ impl World {
     fn settle(&mut self, host: usize) -> Result<(), Failure> {
         while let Some(output) = self.hosts[host].node.as_mut().and_then(Node::poll_output) {
             self.carry_out(host, output)?;
-            if self.deadly_effects > 0 && self.rng.next_u32() % self.deadly_effects == 0 {
+            if self.deadly_effects > 0 && self.rng.next_u32().is_multiple_of(self.deadly_effects) {
                 // What came before is done, and durable if it was to be; what comes after is lost.
                 self.die_somehow(host);
                 return Ok(());

@@ -2,12 +2,16 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::{
     host::{Host, ipv4, ipv6},
     place::Place,
 };
+
+/// Hosts on a segment from which on they are introduced to each other. The kernel has one table of learnt neighbours for all
+/// namespaces together, of 1,024 entries (`gc_thresh3`), and drops packets when it is full; lasting entries do not count.
+const LARGE: usize = 20;
 
 /// A switch with some hosts on it. Copies name the same segment.
 ///
@@ -30,10 +34,32 @@ impl Segment {
             writeln!(ports, "link set {port} master seg{number} up")?;
         }
         switch.ip(&ports)?;
-        for host in hosts {
+        for host in &mut *hosts {
             number_interface(host, number)?;
         }
+        if hosts.len() > LARGE {
+            segment.introduce(hosts)?;
+        }
         Ok(segment)
+    }
+
+    /// Gives every host lasting entries for all others.
+    fn introduce(self, hosts: &[&mut Host]) -> Result<()> {
+        let mut entries = Vec::new();
+        for host in hosts {
+            let shown = host.run(&format!("ip -o link show eth{}", self.number))?;
+            let mut words = shown.split_whitespace().skip_while(|word| *word != "link/ether");
+            let mac = words.nth(1).context("an interface without an Ethernet address")?;
+            entries.push(self.neighbours(host, |address| {
+                format!("neigh replace {address} lladdr {mac} nud permanent dev eth{}", self.number)
+            }));
+        }
+        for (at, host) in hosts.iter().enumerate() {
+            let others =
+                entries.iter().enumerate().filter(|(index, _)| *index != at).map(|(_, text)| text.as_str());
+            host.ip(&others.collect::<String>())?;
+        }
+        Ok(())
     }
 
     /// The number in its addresses.

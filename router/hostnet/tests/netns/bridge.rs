@@ -98,6 +98,7 @@ fn a_tap_becomes_an_isolated_port_that_learns_nothing() {
         let shown = ip("link show weave-tap");
         assert_eq!(shown[0]["master"], "weave");
         assert_eq!(shown[0]["txqlen"], 1000);
+        assert_eq!(shown[0]["mtu"], ip("link show weave")[0]["mtu"]);
         let port = &shown[0]["linkinfo"]["info_slave_data"];
         for (setting, value) in [
             ("isolated", true),

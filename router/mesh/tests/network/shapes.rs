@@ -93,19 +93,29 @@ fn following_next_hops_leads_to_the_destination_without_a_loop() {
 fn the_trees_of_all_routers_together_reach_everybody_once() {
     for seed in 0..10 {
         for (shape, net) in shapes(seed) {
-            let count = net.hosts.len();
-            for source in 0..count {
-                let mut reached = vec![0; count];
-                for host in 0..count {
-                    let routes = net.mesh(host).routes();
-                    for link in routes.broadcast_hops(name(source)) {
-                        let to = routes.neighbour(link).unwrap();
-                        reached[(0..count).find(|i| name(*i) == to).unwrap()] += 1;
-                    }
-                }
-                reached[source] += 1;
-                assert_eq!(reached, vec![1; count], "{shape}, seed {seed}, source {source}");
+            assert_trees_reach_everybody_once(&net, shape);
+        }
+    }
+}
+
+#[test]
+fn the_shared_trees_of_a_big_mesh_reach_everybody_once_too() {
+    let net = fixed(1, 90, |i| if i > 0 { vec![i * 7 % i.min(11), i / 3] } else { vec![] });
+    assert_trees_reach_everybody_once(&net, "big");
+}
+
+fn assert_trees_reach_everybody_once(net: &Net, shape: &str) {
+    let count = net.hosts.len();
+    for source in 0..count {
+        let mut reached = vec![0; count];
+        for host in 0..count {
+            let routes = net.mesh(host).routes();
+            for link in routes.broadcast_hops(name(source)) {
+                let to = routes.neighbour(link).unwrap();
+                reached[(0..count).find(|i| name(*i) == to).unwrap()] += 1;
             }
         }
+        reached[source] += 1;
+        assert_eq!(reached, vec![1; count], "{shape}, source {source}");
     }
 }

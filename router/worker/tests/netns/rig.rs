@@ -126,7 +126,9 @@ impl Router {
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let event = events.recv_timeout(end.saturating_duration_since(now()));
-            let event = event.unwrap_or_else(|_| panic!("{}: {what} never happened", self.name));
+            let event = event.unwrap_or_else(|_| {
+                panic!("{}: {what} never happened; {:?}", self.name, self.workers.counters())
+            });
             if fits(&event) {
                 return event;
             }

@@ -21,7 +21,9 @@ pub(crate) fn run(body: impl FnOnce(Vec<String>) -> ExitCode) -> ExitCode {
     let is_root = Command::new("unshare").args(["--net", "true"]).status().is_ok_and(|s| s.success());
     let user: &[&str] = if is_root { &[] } else { &["--user", "--map-root-user"] };
     let script = "mount -t tmpfs tmpfs /run && mkdir -p /run/netns && exec \"$@\"";
-    let status = Command::new("unshare")
+    // The namespaces die with this program, whatever kills it.
+    let status = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "unshare"])
         .args(user)
         .args(flags)
         .args(["sh", "-c", script, "sh"])
@@ -29,7 +31,7 @@ pub(crate) fn run(body: impl FnOnce(Vec<String>) -> ExitCode) -> ExitCode {
         .arg(INSIDE)
         .args(arguments)
         .status()
-        .expect("unshare (util-linux) runs");
+        .expect("setpriv and unshare (util-linux) run");
     match status.code() {
         Some(0) => ExitCode::SUCCESS,
         code => {
