@@ -72,8 +72,9 @@ pub(crate) struct Args {
     pub(crate) workers: usize,
 
     /// Address ranges that the mesh manages, separated by commas; an empty value turns address allocation off
-    #[arg(long, default_value = DEFAULT_RANGE, value_name = "CIDRS", help_heading = "Addresses")]
-    pub(crate) ipalloc_range: String,
+    /// [default: 10.32.0.0/12]
+    #[arg(long, value_name = "CIDRS", help_heading = "Addresses")]
+    pub(crate) ipalloc_range: Option<String>,
 
     /// Subnet that addresses are taken from unless one is asked for; the whole range unless given
     #[arg(long, value_name = "CIDR", help_heading = "Addresses")]

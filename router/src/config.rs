@@ -156,7 +156,8 @@ fn read_password_file(path: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 fn parse_ipam(args: &Args, targets: usize) -> anyhow::Result<Option<IpamConfig>> {
-    let ranges = parse_subnets("--ipalloc-range", args.ipalloc_range.split(','))?;
+    let given = args.ipalloc_range.as_deref();
+    let ranges = parse_subnets("--ipalloc-range", given.unwrap_or(crate::args::DEFAULT_RANGE).split(','))?;
     if ranges.is_empty() {
         return match (&args.ipalloc_default_subnet, &args.ipalloc_init) {
             (None, None) => Ok(None),
@@ -177,14 +178,14 @@ fn parse_ipam(args: &Args, targets: usize) -> anyhow::Result<Option<IpamConfig>>
         if !ranges.iter().any(|range| range.net().contains(&subnet.net())) {
             return Err(Fatal::usage(format!(
                 "--ipalloc-default-subnet {subnet} does not lie in --ipalloc-range {}",
-                args.ipalloc_range
+                given.unwrap_or(crate::args::DEFAULT_RANGE)
             )));
         }
     }
     Ok(Some(IpamConfig {
         default_subnets: if default_subnets.is_empty() { ranges.clone() } else { default_subnets },
         ranges,
-        is_explicit: args.ipalloc_range != crate::args::DEFAULT_RANGE,
+        is_explicit: given.is_some(),
         init: parse_init(args.ipalloc_init.as_deref().unwrap_or("consensus"), targets)?,
     }))
 }

@@ -18,8 +18,8 @@ use crate::{
     output::Output,
 };
 
-/// Forwarding snapshots are made at most this often, and as much less often again for every 16 peers: while a large mesh forms, routes change many times a second and
-/// each snapshot visits every peer.
+/// Forwarding snapshots are made at most this often, and as much less often again for every 16 peers: while a large mesh
+/// forms, routes change many times a second and each snapshot visits every peer.
 pub const FORWARDING_INTERVAL: Duration = Duration::from_millis(20);
 
 /// See the crate documentation.
@@ -122,8 +122,13 @@ impl Node {
         dispatch::settle(self, now);
     }
 
-    /// Adds targets, or with `replace` makes them the whole list.
+    /// Adds targets, or with `replace` makes them the whole list and drops the links to former ones.
     pub fn connect(&mut self, targets: &[Target], replace: bool, now: Instant) {
+        if replace {
+            let former: Vec<Target> = self.mesh.status(now).targets;
+            let gone: Vec<Target> = former.into_iter().filter(|target| !targets.contains(target)).collect();
+            self.mesh.forget(&gone, now);
+        }
         self.mesh.connect(targets, replace, now);
         dispatch::settle(self, now);
     }
