@@ -7,6 +7,7 @@ use weave_model::PeerName;
 use crate::{
     error::GossipError,
     ipam::{Event, Ipam, Write},
+    members::Membership,
     ring::{self, Entry, Owner, Ring, Stamp},
     span::Span,
     store,
@@ -43,13 +44,8 @@ impl Ipam {
                     self.members.merge(&ours);
                     return Ok(());
                 }
-                self.members.merge(&bundle.members);
-                if !self.members.contains(self.local) && self.leaving.is_none() {
-                    self.abandon_ring();
-                    self.compare_rings(now);
-                } else {
-                    self.merge(&entries, now);
-                }
+                self.learn_members(&bundle.members, now);
+                self.merge(&entries, now);
             }
             Some(_) => self.note_other_ring(from, bundle),
             None if self.leaving.is_none() => {
@@ -88,9 +84,19 @@ impl Ipam {
         Ok(())
     }
 
+    /// Takes what is greater. Should we turn out to have been removed, the ring that we knew is void.
+    pub(crate) fn learn_members(&mut self, members: &[(PeerName, Membership)], now: Instant) {
+        self.members.merge(members);
+        let is_removed = !self.members.of(self.local).is_member && self.leaving.is_none();
+        if is_removed && self.ring.is_some() {
+            self.abandon_ring();
+            self.compare_rings(now);
+        }
+    }
+
     /// Whether the sender may speak of the ring: it was not removed since it knew what it says.
     pub(crate) fn is_heard(&self, from: PeerName, bundle: &Bundle) -> bool {
-        bundle.changes >= self.members.of(from).changes
+        bundle.sender >= self.members.of(from)
     }
 
     /// The bundle's entries, once all of it is found to be sound.
@@ -212,14 +218,14 @@ impl Ipam {
     /// Some entries, with the removals: whoever learns that space was taken over learns from whom.
     pub(crate) fn bundle(&self, entries: impl IntoIterator<Item = Entry>) -> Option<Bundle> {
         let ring = self.ring.as_ref()?;
-        let changes = self.members.of(self.local).changes;
-        Some(Bundle::new(self.universe_id, changes, ring, self.members.removals(), entries))
+        let sender = self.members.of(self.local);
+        Some(Bundle::new(self.universe_id, sender, ring, self.members.removals(), entries))
     }
 
     pub(crate) fn whole_ring(&self) -> Option<Bundle> {
         let ring = self.ring.as_ref()?;
-        let changes = self.members.of(self.local).changes;
-        Some(Bundle::new(self.universe_id, changes, ring, self.members.all(), ring.entries()))
+        let sender = self.members.of(self.local);
+        Some(Bundle::new(self.universe_id, sender, ring, self.members.all(), ring.entries()))
     }
 
     pub(crate) fn answer_ring(&mut self, to: PeerName) {

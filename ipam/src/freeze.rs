@@ -60,7 +60,7 @@ impl Ipam {
             self.answer_ring(from);
             return Ok(());
         }
-        self.members.merge(&freeze.base.members);
+        self.learn_members(&freeze.base.members, now);
         self.merge(&base, now);
         let message = match self.refusal_of(from, freeze, &base) {
             Some(reason) => Message::FreezeRefused { subject, nonce, reason },

@@ -16,6 +16,7 @@
 //! * that a router which the operator declares dead has no running containers;
 //! * that a router which loses its store, or has an older one restored, loses its containers with it, or claims what
 //!   they still use before [`Ipam::take_over`] is called with its own name;
+//! * that of a router's return to the mesh somebody knows who neither is removed nor had an older store restored;
 //! * that no majority of the voters loses its stores before the first ring is known to all;
 //! * that a router which dies for good has not, in its last moments, given space to a newcomer that no other member
 //!   has ever heard of, and that stays cut off from them all while the space is taken over.

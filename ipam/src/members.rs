@@ -18,7 +18,9 @@ const MAX_MEMBERS: usize = 1 << 14;
 /// Whether a router is a member, and how often that changed. The greater wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Membership {
-    pub(crate) changes: u32,
+    /// Removals and returns in the upper half, lives between them in the lower: a removal by those who know little of
+    /// a router's lives still outweighs them all.
+    pub(crate) changes: u64,
     pub(crate) is_member: bool,
 }
 
@@ -58,7 +60,8 @@ impl Members {
 
     /// Everybody agreed that a member is one still, in a new life: what was said of it before, or by it, is past.
     pub(crate) fn renew(&mut self, peer: PeerName) {
-        let changes = self.of(peer).changes.saturating_add(2);
+        let known = self.of(peer).changes;
+        let changes = (known >> 32 << 32) | (known.saturating_add(1) & 0xffff_ffff).max(1);
         self.set(peer, Membership { changes, is_member: true });
     }
 
@@ -82,10 +85,13 @@ impl Members {
     }
 
     fn change(&mut self, peer: PeerName, is_member: bool) {
-        let changes = match self.by_name.get(&peer) {
-            Some(known) if known.is_member == is_member => return,
-            Some(known) => known.changes.saturating_add(1),
-            None => u32::from(!is_member),
+        let known = self.by_name.get(&peer);
+        if known.is_some_and(|known| known.is_member == is_member) {
+            return;
+        }
+        let changes = match (known, is_member) {
+            (None, true) => 0,
+            (known, _) => ((known.map_or(0, |known| known.changes) >> 32).saturating_add(1)) << 32,
         };
         self.set(peer, Membership { changes, is_member });
     }

@@ -109,7 +109,7 @@ impl Ipam {
                 Some(_) | None => {}
             }
             let membership = Membership { changes: fact.changes, is_member: !fact.is_leaving };
-            self.members.merge(&[(peer, membership)]);
+            self.learn_members(&[(peer, membership)], now);
         }
         let had_space =
             self.peers.get(&peer).is_some_and(|p| p.fact.as_ref().is_some_and(|f| !f.free.is_empty()));

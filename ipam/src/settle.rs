@@ -40,7 +40,7 @@ pub(crate) struct Settle {
     everything: bool,
     /// What was known of the subject when it was declared dead: its life, and how often it was removed or came back.
     /// Should it come back, it is another one than was meant.
-    meant: (Option<u64>, u32),
+    meant: (Option<u64>, u64),
     /// Names one attempt: a new one whenever the list changes.
     nonce: u64,
     target: u64,
@@ -348,7 +348,7 @@ impl Ipam {
         if self.settles.get(&subject).is_none_or(|settle| settle.nonce != nonce) {
             return;
         }
-        self.members.merge(members);
+        self.learn_members(members, now);
         if subject == self.local {
             for (generation, epoch) in epochs {
                 self.note_own_epoch(*generation, *epoch);

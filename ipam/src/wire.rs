@@ -35,7 +35,7 @@ pub(crate) struct Fact {
     /// Its vote, while there is no ring; `None` from observers.
     pub(crate) acceptor: Option<Acceptor>,
     /// How often it was removed or came back.
-    pub(crate) changes: u32,
+    pub(crate) changes: u64,
     /// It wants a ring.
     pub(crate) is_waiting: bool,
     /// It handed its space over and is no member any more.
@@ -58,8 +58,8 @@ pub(crate) struct RingNote {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Bundle {
     pub(crate) universe: u64,
-    /// How often the sender was removed or came back.
-    pub(crate) changes: u32,
+    /// What the sender knows of itself.
+    pub(crate) sender: Membership,
     pub(crate) ring: u64,
     pub(crate) seeds: Vec<Owner>,
     pub(crate) members: Vec<(PeerName, Membership)>,
@@ -153,7 +153,7 @@ pub(crate) enum FreezeRefusal {
 impl Bundle {
     pub(crate) fn new(
         universe: u64,
-        changes: u32,
+        sender: Membership,
         ring: &Ring,
         members: Vec<(PeerName, Membership)>,
         entries: impl IntoIterator<Item = Entry>,
@@ -167,7 +167,7 @@ impl Bundle {
             .iter()
             .map(|e| (e.span.lo, e.span.len(), e.stamp.version, index(e.stamp.owner)))
             .collect();
-        Self { universe, changes, ring: ring.id(), seeds: ring.seeds().to_vec(), members, owners, entries }
+        Self { universe, sender, ring: ring.id(), seeds: ring.seeds().to_vec(), members, owners, entries }
     }
 
     /// The entries, checked: sorted, disjoint, not empty, inside the universe.

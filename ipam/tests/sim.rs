@@ -67,6 +67,11 @@ mod once {
     }
 
     #[test]
+    fn a_removal_outweighs_however_many_lives_its_authors_have_not_heard_of() {
+        run(40_131);
+    }
+
+    #[test]
     fn two_routers_with_stores_from_the_past_come_to_hear_each_other() {
         run(32_009);
     }

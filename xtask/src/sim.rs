@@ -30,7 +30,7 @@ pub(crate) struct Sim {
     /// No faults: measure how the mesh forms, how changes spread, and what it says at rest
     #[arg(long)]
     calm: bool,
-    /// Links that a router wants at most; 0 for a full mesh. Without it the plan says (calm: 50 beyond 100 routers)
+    /// Links that a router wants at most; 0 for a full mesh. Without it the plan says (calm: 20 beyond 100 routers)
     #[arg(long)]
     conn_limit: Option<usize>,
     /// One JSON object per run on stdout instead of text

@@ -7,12 +7,18 @@
 use std::{
     io,
     mem::{self, MaybeUninit},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     ptr,
 };
 
 use socket2::{Domain, Protocol, SockAddr, Type};
+
+use received::{describe, unmapped};
+
+mod received;
+
+pub use received::{ReceiveBatch, Received};
 
 /// Messages that one [`Socket::receive`] takes at most. Measured: eight bursts keep the cost of the call below the
 /// noise, more only delay the first.
@@ -46,28 +52,6 @@ pub struct Socket {
     inner: socket2::Socket,
     is_ipv6: bool,
     has_group: bool,
-}
-
-/// One message as received: a burst of datagrams of `segment` bytes each, the last may be shorter.
-#[derive(Debug, Clone, Copy)]
-pub struct Received {
-    /// Sender; an IPv4 address is never written as IPv6.
-    pub from: SocketAddr,
-    /// The local address it was sent to.
-    pub to: Option<IpAddr>,
-    /// The two ECN bits of the IP header.
-    pub ecn: u8,
-    /// Bytes in all.
-    pub len: usize,
-    /// Bytes of each datagram; at least 1.
-    pub segment: usize,
-}
-
-/// Buffers for [`Socket::receive`], allocated once (pages are only used as bursts arrive).
-pub struct ReceiveBatch {
-    data: Box<[u8]>,
-    received: [Received; RECEIVE_MESSAGES],
-    count: usize,
 }
 
 /// One message to send: `len` bytes of the caller's slab from `start`, cut into datagrams of `segment` bytes.
@@ -306,49 +290,6 @@ impl AsFd for Socket {
     }
 }
 
-impl ReceiveBatch {
-    /// Empty buffers.
-    #[must_use]
-    pub fn new() -> Self {
-        let from = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-        let none = Received { from, to: None, ecn: 0, len: 0, segment: 1 };
-        Self {
-            data: vec![0; RECEIVE_MESSAGES * MESSAGE_LEN].into_boxed_slice(),
-            received: [none; RECEIVE_MESSAGES],
-            count: 0,
-        }
-    }
-
-    /// What the last [`Socket::receive`] brought.
-    #[must_use]
-    pub fn messages(&self) -> &[Received] {
-        &self.received[..self.count]
-    }
-
-    /// The bytes of one message, all its datagrams; empty if there is no such message.
-    #[must_use]
-    pub fn bytes(&self, message: usize) -> &[u8] {
-        let start = message * MESSAGE_LEN;
-        self.messages().get(message).map_or(&[], |m| &self.data[start..start + m.len])
-    }
-
-    /// As [`ReceiveBatch::bytes`], to be opened in place.
-    #[must_use]
-    pub fn bytes_mut(&mut self, message: usize) -> &mut [u8] {
-        let start = message * MESSAGE_LEN;
-        match self.received[..self.count].get(message) {
-            Some(m) => &mut self.data[start..start + m.len],
-            None => &mut [],
-        }
-    }
-}
-
-impl Default for ReceiveBatch {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// A control buffer, aligned as `cmsghdr` must be.
 #[repr(C, align(8))]
 struct Control<const N: usize>([u8; N]);
@@ -412,152 +353,9 @@ fn attach_segment(
     Ok(())
 }
 
-fn describe(message: &libc::mmsghdr) -> Received {
-    let header = &message.msg_hdr;
-    let len = (message.msg_len as usize).min(MESSAGE_LEN);
-    let from = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-    let mut received = Received { from, to: None, ecn: 0, len, segment: len.max(1) };
-    // SAFETY: the kernel filled in the name, and left room for the whole storage.
-    let name = unsafe { SockAddr::new(ptr::read(header.msg_name.cast()), header.msg_namelen) };
-    if let Some(address) = name.as_socket() {
-        received.from = unmapped(address);
-    }
-    // SAFETY: the kernel filled in the control buffer and set its length; the CMSG functions stay inside it.
-    unsafe {
-        let mut control = libc::CMSG_FIRSTHDR(header);
-        while !control.is_null() {
-            read_control(&*control, libc::CMSG_DATA(control), &mut received);
-            control = libc::CMSG_NXTHDR(header, control);
-        }
-    }
-    received
-}
-
-/// # Safety
-/// `data` is the payload of `control` as the kernel wrote it.
-unsafe fn read_control(control: &libc::cmsghdr, data: *const u8, received: &mut Received) {
-    match (control.cmsg_level, control.cmsg_type) {
-        (libc::SOL_UDP, libc::UDP_GRO) => {
-            // SAFETY: UDP_GRO carries one int.
-            let segment = unsafe { ptr::read_unaligned(data.cast::<libc::c_int>()) };
-            received.segment = usize::try_from(segment).unwrap_or(0).clamp(1, received.len.max(1));
-        }
-        (libc::SOL_IP, libc::IP_TOS) => {
-            // SAFETY: IP_TOS carries one byte.
-            received.ecn = unsafe { ptr::read(data) } & 3;
-        }
-        (libc::SOL_IPV6, libc::IPV6_TCLASS) => {
-            // SAFETY: IPV6_TCLASS carries one int.
-            received.ecn = (unsafe { ptr::read_unaligned(data.cast::<libc::c_int>()) } & 3) as u8;
-        }
-        (libc::SOL_IP, libc::IP_PKTINFO) => {
-            // SAFETY: IP_PKTINFO carries one in_pktinfo.
-            let info = unsafe { ptr::read_unaligned(data.cast::<libc::in_pktinfo>()) };
-            received.to = Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()).into());
-        }
-        (libc::SOL_IPV6, libc::IPV6_PKTINFO) => {
-            // SAFETY: IPV6_PKTINFO carries one in6_pktinfo.
-            let info = unsafe { ptr::read_unaligned(data.cast::<libc::in6_pktinfo>()) };
-            received.to = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).to_canonical());
-        }
-        _ => {}
-    }
-}
-
-fn unmapped(address: SocketAddr) -> SocketAddr {
-    match address.ip().to_canonical() {
-        IpAddr::V4(ip) => SocketAddr::new(ip.into(), address.port()),
-        IpAddr::V6(_) => address,
-    }
-}
-
 fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::poll::wait_readable;
-
-    #[test]
-    fn a_burst_goes_out_as_one_message_and_every_datagram_arrives() {
-        let (left, right) = (one(), one());
-        let slab: Vec<u8> = (0..2500u32).map(|n| n as u8).collect();
-        let to = right.local_addr().unwrap();
-        let message = Outgoing { to, start: 100, len: 2400, segment: 1000 };
-        assert!(matches!(left.send(&slab, &[message]), (1, Ok(()))));
-        let mut bytes = Vec::new();
-        let mut batch = ReceiveBatch::new();
-        while bytes.len() < 2400 {
-            receive(&right, &mut batch);
-            for (i, message) in batch.messages().iter().enumerate() {
-                assert_eq!(message.from, left.local_addr().unwrap());
-                assert_eq!(message.to, Some(Ipv4Addr::LOCALHOST.into()));
-                assert_eq!(message.segment, 1000);
-                bytes.extend_from_slice(batch.bytes(i));
-            }
-        }
-        assert_eq!(bytes, &slab[100..]);
-    }
-
-    #[test]
-    fn more_messages_than_fit_in_one_call_all_go_out() {
-        let (left, right) = (one(), one());
-        let slab: Vec<u8> = (0..100).collect();
-        let to = right.local_addr().unwrap();
-        let messages: Vec<_> = (0..50).map(|i| Outgoing { to, start: i, len: 1, segment: 1 }).collect();
-        assert!(matches!(left.send(&slab, &messages), (50, Ok(()))));
-        let mut bytes = Vec::new();
-        let mut batch = ReceiveBatch::new();
-        while bytes.len() < 50 {
-            for i in 0..receive(&right, &mut batch) {
-                bytes.extend_from_slice(batch.bytes(i));
-            }
-        }
-        assert_eq!(bytes, &slab[..50]);
-    }
-
-    #[test]
-    fn datagrams_are_steered_by_their_content_and_not_by_their_sender() {
-        let group = Socket::bind_group_at("127.0.0.1:0".parse().unwrap(), 3).unwrap();
-        let to = group[0].local_addr().unwrap();
-        for index in 0..6u8 {
-            let sender = one();
-            let sleeve = [1, 0, 0, 0, 0, 0, 0, index, 9, 9];
-            let quic = [0x40, 0, 0, 0, 0, 0, 0, index, 9, 9];
-            for (bytes, place) in [(&sleeve[..], usize::from(index % 3)), (&quic[..], 0), (&[1, 2][..], 0)] {
-                let message = Outgoing { to, start: 0, len: bytes.len(), segment: bytes.len() };
-                assert!(matches!(sender.send(bytes, &[message]), (1, Ok(()))));
-                let mut batch = ReceiveBatch::new();
-                assert_eq!(receive(&group[place], &mut batch), 1);
-                assert_eq!(batch.bytes(0), bytes);
-            }
-        }
-    }
-
-    #[test]
-    fn a_port_that_somebody_has_is_refused_even_to_a_group() {
-        let group = Socket::bind_group_at("127.0.0.1:0".parse().unwrap(), 2).unwrap();
-        let taken = group[0].local_addr().unwrap();
-        let error = Socket::bind_group_at(taken, 2).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-    }
-
-    #[test]
-    fn a_message_outside_the_slab_is_refused() {
-        let message = Outgoing { to: "127.0.0.1:9".parse().unwrap(), start: 5, len: 6, segment: 6 };
-        assert!(matches!(one().send(&[0; 10], &[message]), (0, Err(_))));
-    }
-
-    fn one() -> Socket {
-        Socket::bind_group_at("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0)
-    }
-
-    fn receive(socket: &Socket, batch: &mut ReceiveBatch) -> usize {
-        assert!(wait_readable(&[socket.as_fd()], Some(Duration::from_secs(5))).unwrap(), "nothing arrived");
-        socket.receive(batch).unwrap()
-    }
-}
+mod tests;

@@ -16,7 +16,8 @@ pub enum Suite {
 
 /// The secrets of one link, one for each direction. Wiped when dropped; `Debug` shows nothing of them.
 ///
-/// The two ends hold the same pair the other way round. Every key that touches data is derived from them, one for
+/// Fresh from a handshake for every link, never used for two: counters start at zero with each link, and a counter
+/// must not seal twice under one key. The two ends hold the same pair the other way round. Every key that touches data is derived from them, one for
 /// each sending thread and epoch, so the secrets themselves seal nothing.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct LinkKeys {

@@ -58,7 +58,7 @@ pub enum WorkerEvent {
         /// Time there and back.
         rtt: Duration,
     },
-    /// The size that fits is known, or changed.
+    /// The size that fits is known, and differs from what was reported before; or it changed.
     LinkMtu {
         /// Which link.
         link: LinkId,

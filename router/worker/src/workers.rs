@@ -74,7 +74,8 @@ impl Workers {
         self.shared.forwarding.store(forwarding);
     }
 
-    /// Begins to probe, send and receive on a link; one of the same number is replaced.
+    /// Begins to probe, send and receive on a link; one of the same number is replaced. The keys are fresh: never those
+    /// of a link that was added before.
     pub fn add_link(&self, params: LinkParams) {
         let link = Arc::new(LinkShared::new(&params, self.shared.mailboxes.len()));
         self.lock().insert(params.link, Arc::clone(&link));

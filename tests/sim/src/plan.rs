@@ -51,7 +51,7 @@ pub struct Plan {
 /// Calm meshes beyond so many hosts are not full: the simulator would hold half a million links for a thousand.
 const FULL_MESH: usize = 100;
 /// Links of each host there.
-const FEW_LINKS: usize = 50;
+const FEW_LINKS: usize = 20;
 
 impl Plan {
     /// A bad day for `peers` hosts.

@@ -88,8 +88,12 @@ pub(crate) fn a_removed_link_is_forgotten() {
         socket.send_to(&[1; 100], (Host::overlay(2), 9)).unwrap();
         routers[1].workers.counters().drops["unknown_receiver"] > before
     });
-    // Both ends make up their minds to try again, with fresh state.
-    let (left, right) = (rig::params(1, 2, AES), rig::params(2, 1, AES));
+    // Both ends make up their minds to try again, with keys of their own as after every handshake.
+    let (mut left, mut right) = (rig::params(1, 2, AES), rig::params(2, 1, AES));
+    if let (Some(left), Some(right)) = (&mut left.keys, &mut right.keys) {
+        (left.send_secret, left.receive_secret) = ([31; 32], [32; 32]);
+        (right.send_secret, right.receive_secret) = ([32; 32], [31; 32]);
+    }
     routers[0].workers.add_link(left);
     routers[1].workers.add_link(right);
     routers[0].wait_for("the link again", |e| matches!(e, WorkerEvent::LinkUp { .. }));
