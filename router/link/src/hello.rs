@@ -13,6 +13,9 @@ pub const MAX_NICKNAME: usize = 255;
 /// The longest software version, in bytes; a longer one of our own is cut.
 pub const MAX_SOFTWARE: usize = 64;
 
+/// Feature bit: this router's kernel carries frames as VXLAN on UDP 6784, where the link allows that.
+pub const FEATURE_FASTDP: u64 = 1;
+
 const AES_HARDWARE: u8 = 1;
 const TRUSTS_REMOTE: u8 = 2;
 

@@ -76,6 +76,19 @@ impl DataKeys {
         sleeve(&self.receive, epoch, lane)
     }
 
+    /// The key under which our heartbeats on the kernel's path are authenticated. One key serves the whole link: a heartbeat
+    /// carries no secret, and what was said once is not believed twice.
+    #[must_use]
+    pub fn heartbeat_send(&self) -> Secret<32> {
+        self.send.expand(&[b"weave heartbeat v1"])
+    }
+
+    /// The key under which the other end's heartbeats are authenticated.
+    #[must_use]
+    pub fn heartbeat_receive(&self) -> Secret<32> {
+        self.receive.expand(&[b"weave heartbeat v1"])
+    }
+
     /// Key material of our outbound ESP association in this epoch: 32 bytes of key, then 4 of salt (RFC 4106,
     /// section 8.1, and the order in which the kernel takes them).
     #[must_use]
@@ -127,6 +140,10 @@ mod tests {
         let dialer = LinkSecrets::new(&link_key, Side::Dialer).keys;
         let listener = LinkSecrets::new(&link_key, Side::Listener).keys;
         let mut seen = BTreeSet::new();
+        assert_eq!(dialer.heartbeat_send(), listener.heartbeat_receive());
+        assert_eq!(dialer.heartbeat_receive(), listener.heartbeat_send());
+        assert!(seen.insert(*dialer.heartbeat_send().expose()));
+        assert!(seen.insert(*dialer.heartbeat_receive().expose()));
         for epoch in [0, 1, 255, 256, u32::MAX] {
             for lane in [0, 1, 255] {
                 assert_eq!(dialer.sleeve_send(epoch, lane), listener.sleeve_receive(epoch, lane));
