@@ -8,7 +8,7 @@
 mod bridge;
 mod explain;
 
-use std::{collections::BTreeSet, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -18,10 +18,10 @@ use tokio::{
     sync::{mpsc, watch},
 };
 use weave_control::ListenConfig;
-use weave_hostnet::{Host, LinkIndex, udp::Socket};
-use weave_link::{Credentials, LocalHello, StretchedPassword};
+use weave_hostnet::{Host, udp::Socket};
+use weave_link::{Credentials, FEATURE_FASTDP, LocalHello, StretchedPassword};
 use weave_mesh::Target;
-use weave_model::{Mac, Uid};
+use weave_model::Uid;
 use weave_names::{Domain, Snapshot};
 use weave_node::Node;
 use weave_worker::{Workers, WorkersConfig};
@@ -32,6 +32,7 @@ use crate::{
     config::{Config, IpamConfig},
     engine::{Engine, Handle, Parts, Sources},
     exit::{Exit, Fatal},
+    fastdp::{self, Fastdp, Tasks},
     identity::{self, Local},
     mark::MarkFile,
     ops::{Ops, Setup},
@@ -51,8 +52,6 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 const LINK_EVENTS: usize = 1024;
 /// Commands that may wait for the engine.
 const COMMANDS: usize = 256;
-/// After a failure, when the bridge is brought in line again.
-const FDB_RETRY: Duration = Duration::from_secs(2);
 /// How long the goodbye to peers may take.
 const GOODBYE: Duration = Duration::from_millis(300);
 
@@ -97,7 +96,8 @@ struct Router {
     store: Store,
     linker: Arc<Linker>,
     endpoint: quinn::Endpoint,
-    remote_macs: watch::Receiver<BTreeSet<Mac>>,
+    fastdp: Tasks,
+    mtu: watch::Receiver<Option<u16>>,
 }
 
 /// Everything between the sockets and the engine.
@@ -150,17 +150,38 @@ async fn start(
     };
     let linker = Linker::new(endpoint.clone(), credentials, introduction, link_events);
     let (handle, tasks) = Handle::channel();
-    let (remote_macs, remote_macs_receiver) = watch::channel(BTreeSet::new());
-    let parts =
-        Parts { node, store: store.clone(), mark, workers, linker: Arc::clone(&linker), names, remote_macs };
+    let (plans, plans_receiver) = watch::channel(Arc::default());
+    let (mtu, mtu_receiver) = watch::channel(None);
+    let (fastdp, fastdp_tasks, vouches) = Fastdp::new(fastdp::Setup {
+        host: host.clone(),
+        local: local.name,
+        bridge: bridge.index,
+        bridge_mtu: bridge.mtu.into(),
+        tap_port: bridge.tap_port,
+        disabled: no_fastdp(config),
+        plans: plans_receiver,
+    })
+    .await?;
+    let parts = Parts {
+        node,
+        store: store.clone(),
+        mark,
+        workers,
+        linker: Arc::clone(&linker),
+        names,
+        fastdp,
+        plans,
+        mtu,
+    };
     Ok(Router {
         engine: Engine::new(parts),
-        sources: Sources { links: links_receiver, workers: workers_receiver, tasks },
+        sources: Sources { links: links_receiver, workers: workers_receiver, fastdp: vouches, tasks },
         handle,
         store,
         linker,
         endpoint,
-        remote_macs: remote_macs_receiver,
+        fastdp: fastdp_tasks,
+        mtu: mtu_receiver,
     })
 }
 
@@ -174,14 +195,14 @@ async fn serve(
     facts: Arc<Facts>,
     control: weave_control::Listener,
 ) -> anyhow::Result<()> {
-    let Router { engine, sources, handle, store, linker, endpoint, remote_macs } = router;
+    let Router { engine, sources, handle, store, linker, endpoint, fastdp, mtu } = router;
     let ops = Arc::new(Ops::new(Setup {
         engine: handle,
         host,
         store,
         facts,
         bridge: config.bridge.clone(),
-        mtu: config.mtu,
+        mtu: bridge.mtu,
         local: local.name,
         has_ipam: config.ipam.is_some(),
     }));
@@ -191,8 +212,10 @@ async fn serve(
         let _ = engine_stopped.await;
     }));
     tokio::spawn(Arc::clone(&linker).accept_all());
-    tokio::spawn(keep_fdb(Arc::clone(&ops), bridge.tap_port, remote_macs));
     ops.restore().await?;
+    linker.open();
+    fastdp.spawn();
+    tokio::spawn(keep_mtu(Arc::clone(&ops), mtu));
     tokio::spawn(Arc::clone(&ops).sweep());
     let (commands, commands_receiver) = mpsc::channel(COMMANDS);
     tokio::spawn(Arc::clone(&ops).serve(commands_receiver));
@@ -229,21 +252,24 @@ async fn told_to_stop() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Brings the bridge in line with where stations are, whenever that changes.
-async fn keep_fdb(ops: Arc<Ops>, port: LinkIndex, mut macs: watch::Receiver<BTreeSet<Mac>>) {
-    loop {
-        let wanted = macs.borrow_and_update().clone();
-        let is_done = ops.reconcile_fdb(port, &wanted).await;
-        let next = async { macs.changed().await.is_ok() };
-        let go_on = if is_done {
-            next.await
-        } else {
-            // Try again soon, or at once when something new is wanted.
-            tokio::time::timeout(FDB_RETRY, next).await.unwrap_or(true)
-        };
-        if !go_on {
-            return;
+/// Gives all interfaces the size that the paths carry, whenever that changes.
+async fn keep_mtu(ops: Arc<Ops>, mut mtu: watch::Receiver<Option<u16>>) {
+    while mtu.changed().await.is_ok() {
+        let wanted = *mtu.borrow_and_update();
+        if let Some(mtu) = wanted {
+            ops.resize_all(mtu).await;
         }
+    }
+}
+
+/// Why no link can be carried by the kernel, if none can.
+fn no_fastdp(config: &Config) -> Option<&'static str> {
+    if !config.fastdp {
+        Some("--no-fastdp was given")
+    } else if !config.passwords.is_empty() && config.trusted_subnets.is_empty() {
+        Some("fastdp is not encrypted, and this link has to be")
+    } else {
+        None
     }
 }
 
@@ -290,6 +316,7 @@ async fn start_node(
         ipam,
         restored: store.read_all(Part::Ipam)?,
         domain: config.dns.as_ref().map(|dns| dns.domain.clone()),
+        mtu: config.mtu,
     };
     Node::new(node, clock::seed(), clock::now()).map_err(|error| Fatal::error(Exit::Store, error.to_string()))
 }
@@ -310,7 +337,7 @@ fn hello(config: &Config, local: &Local, uid: Uid) -> LocalHello {
         aes_hardware: weave_sleeve::has_aes_hardware(),
         trusts_remote: false,
         sleeve_index: 0,
-        features: 0,
+        features: if no_fastdp(config).is_none() { FEATURE_FASTDP } else { 0 },
     }
 }
 

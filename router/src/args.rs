@@ -59,9 +59,13 @@ pub(crate) struct Args {
     #[arg(long, help_heading = "Mesh", conflicts_with = "peers")]
     pub(crate) resume: bool,
 
-    /// MTU of the bridge and of container interfaces, in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 1376, help_heading = "Data plane")]
-    pub(crate) mtu: u16,
+    /// MTU of the bridge and of container interfaces, in bytes, instead of the best that every path carries
+    #[arg(long, value_name = "BYTES", help_heading = "Data plane")]
+    pub(crate) mtu: Option<u16>,
+
+    /// Never let the kernel carry frames as VXLAN (UDP 6784): everything goes through the user-space tunnel
+    #[arg(long, help_heading = "Data plane", env = "WEAVE_NO_FASTDP", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) no_fastdp: bool,
 
     /// Name of the bridge that containers are attached to
     #[arg(long, default_value = "weave", hide = true, help_heading = "Data plane")]

@@ -37,7 +37,10 @@ pub(crate) struct Config {
     pub(crate) discovery: bool,
     pub(crate) resume: bool,
     pub(crate) targets: Vec<Target>,
-    pub(crate) mtu: u16,
+    /// What the operator fixed; else it follows the paths.
+    pub(crate) mtu: Option<u16>,
+    /// Whether the kernel may carry frames.
+    pub(crate) fastdp: bool,
     pub(crate) bridge: String,
     pub(crate) workers: usize,
     pub(crate) ipam: Option<IpamConfig>,
@@ -82,7 +85,8 @@ impl Config {
             discovery: !args.no_discovery,
             resume: args.resume,
             targets,
-            mtu: check_mtu(args.mtu)?,
+            mtu: args.mtu.map(check_mtu).transpose()?,
+            fastdp: !args.no_fastdp,
             bridge: args.weave_bridge,
             workers: if args.workers == 0 { cores.clamp(1, MAX_WORKERS) } else { args.workers.min(64) },
             ipam,

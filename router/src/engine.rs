@@ -9,11 +9,7 @@
 
 mod links;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -21,15 +17,17 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     task::AbortHandle,
 };
+use weave_datapath::Plan;
 use weave_ipam::{Refusal, Reply, RequestId};
 use weave_mesh::{DialId, Overlay, OverlayKind};
-use weave_model::{LinkId, Mac};
+use weave_model::LinkId;
 use weave_node::{Node, Output};
 use weave_worker::{WorkerEvent, Workers};
 
 use self::links::LiveLink;
 use crate::{
     clock,
+    fastdp::{Fastdp, Vouch},
     mark::MarkFile,
     quic::link::{LinkEvent, Linker},
     store::{Change, Part, Store},
@@ -46,13 +44,16 @@ pub(crate) struct Parts {
     pub(crate) workers: Workers,
     pub(crate) linker: Arc<Linker>,
     pub(crate) names: Arc<ArcSwap<weave_names::Snapshot>>,
-    pub(crate) remote_macs: watch::Sender<BTreeSet<Mac>>,
+    pub(crate) fastdp: Fastdp,
+    pub(crate) plans: watch::Sender<Arc<Plan>>,
+    pub(crate) mtu: watch::Sender<Option<u16>>,
 }
 
 /// Where the engine's inputs come from.
 pub(crate) struct Sources {
     pub(crate) links: mpsc::Receiver<LinkEvent>,
     pub(crate) workers: mpsc::UnboundedReceiver<WorkerEvent>,
+    pub(crate) fastdp: mpsc::UnboundedReceiver<Vouch>,
     pub(crate) tasks: mpsc::Receiver<Task>,
 }
 
@@ -68,7 +69,9 @@ pub(crate) struct Engine {
     mark: MarkFile,
     linker: Arc<Linker>,
     names: Arc<ArcSwap<weave_names::Snapshot>>,
-    remote_macs: watch::Sender<BTreeSet<Mac>>,
+    fastdp: Fastdp,
+    plans: watch::Sender<Arc<Plan>>,
+    mtu: watch::Sender<Option<u16>>,
     links: BTreeMap<LinkId, LiveLink>,
     dials: BTreeMap<DialId, AbortHandle>,
     requests: BTreeMap<RequestId, oneshot::Sender<Result<Reply, Refusal>>>,
@@ -157,7 +160,9 @@ impl Engine {
             mark: parts.mark,
             linker: parts.linker,
             names: parts.names,
-            remote_macs: parts.remote_macs,
+            fastdp: parts.fastdp,
+            plans: parts.plans,
+            mtu: parts.mtu,
             links: BTreeMap::new(),
             dials: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -180,6 +185,7 @@ impl Engine {
                 () = &mut stop => break,
                 () = sleep_until(deadline.map(|(at, _)| at)) => self.node.handle_timeout(clock::now()),
                 Some(event) = sources.workers.recv() => self.on_worker(event),
+                Some(vouch) = sources.fastdp.recv() => self.on_vouch(vouch),
                 Some(event) = sources.links.recv() => self.on_link(event),
                 Some(task) = sources.tasks.recv() => task(&mut self, clock::now()),
             }
@@ -199,6 +205,10 @@ impl Engine {
         let mut any = false;
         if let Ok(event) = sources.workers.try_recv() {
             self.on_worker(event);
+            any = true;
+        }
+        if let Ok(vouch) = sources.fastdp.try_recv() {
+            self.on_vouch(vouch);
             any = true;
         }
         if let Ok(event) = sources.links.try_recv() {
@@ -312,8 +322,12 @@ impl Engine {
                 }
             }
             Output::Forwarding(forwarding) => self.workers.publish(forwarding),
-            Output::RemoteMacs(macs) => {
-                self.remote_macs.send_replace(macs);
+            Output::Plan(plan) => {
+                self.plans.send_replace(plan);
+            }
+            Output::Mtu(mtu) => {
+                tracing::info!(mtu, "the paths carry packets of this size");
+                self.mtu.send_replace(Some(mtu));
             }
             Output::Names(snapshot) => self.names.store(snapshot),
             Output::PeerJoined { peer, nickname } => tracing::info!(%peer, nickname, "peer joined"),

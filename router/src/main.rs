@@ -7,6 +7,7 @@ mod clock;
 mod config;
 mod engine;
 mod exit;
+mod fastdp;
 mod identity;
 mod mark;
 mod ops;

@@ -7,19 +7,20 @@ mod attach;
 mod commands;
 mod expose;
 mod record;
+mod resize;
 mod restore;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex as StdMutex, PoisonError},
+    collections::BTreeMap,
+    sync::{Arc, Mutex as StdMutex, PoisonError, atomic::AtomicU16},
     time::Duration,
 };
 
 use tokio::sync::Mutex;
 use weave_api::{ApiError, ErrorCode};
-use weave_hostnet::{Host, LinkIndex};
+use weave_hostnet::Host;
 use weave_ipam::{Refusal, Reply};
-use weave_model::{AddressSpec, ContainerId, Interface, Mac, PeerName};
+use weave_model::{AddressSpec, ContainerId, Interface, PeerName};
 
 pub(crate) use self::record::Record;
 use crate::{
@@ -36,7 +37,8 @@ pub(crate) struct Ops {
     store: Store,
     facts: Arc<Facts>,
     bridge: String,
-    mtu: u16,
+    /// What interfaces have, or are about to get.
+    mtu: AtomicU16,
     local: PeerName,
     has_ipam: bool,
     /// What is attached here, as the store has it.
@@ -60,7 +62,7 @@ pub(crate) struct Setup {
 impl Ops {
     pub(crate) fn new(setup: Setup) -> Self {
         let Setup { engine, host, store, facts, bridge, mtu, local, has_ipam } = setup;
-        let records = StdMutex::new(BTreeMap::new());
+        let (mtu, records) = (AtomicU16::new(mtu), StdMutex::new(BTreeMap::new()));
         Self { engine, host, store, facts, bridge, mtu, local, has_ipam, records, exclusive: Mutex::new(()) }
     }
 
@@ -71,20 +73,6 @@ impl Ops {
     /// Everything attached here, in the order of ids.
     pub(crate) fn attached(&self) -> Vec<Record> {
         self.records().values().cloned().collect()
-    }
-
-    /// Makes the bridge send frames for these stations to the tunnel; tells whether it worked.
-    pub(crate) async fn reconcile_fdb(&self, port: LinkIndex, wanted: &BTreeSet<Mac>) -> bool {
-        match self.host.reconcile_bridge_fdb(port, wanted).await {
-            Ok(_) => true,
-            Err(error) => {
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    "cannot bring the bridge's FDB in line; trying again"
-                );
-                false
-            }
-        }
     }
 
     /// Gets the addresses that were asked for. On failure, those that were new go back.

@@ -53,7 +53,13 @@ impl Facts {
 }
 
 /// Puts the whole state together.
-pub(crate) fn build(engine: &Engine, facts: &Arc<Facts>, attached: &[Record], now: Instant) -> Report {
+pub(crate) fn build(
+    engine: &Engine,
+    facts: &Arc<Facts>,
+    attached: &[Record],
+    mtu: u16,
+    now: Instant,
+) -> Report {
     let mesh = engine.node.mesh_status(now);
     let ipam = engine.node.ipam_status();
     let mut report = Report {
@@ -61,10 +67,10 @@ pub(crate) fn build(engine: &Engine, facts: &Arc<Facts>, attached: &[Record], no
         ready: true,
         uptime_s: ops::uptime(facts.started).as_secs(),
         problems: problems(facts, &mesh, ipam.as_ref()),
-        router: router(engine, facts, &mesh),
+        router: router(engine, facts, &mesh, now),
         ipam: ipam.map(|status| self::ipam(status, &mesh)),
         dns: facts.dns.as_ref().map(|dns| self::dns(engine, dns)),
-        data_plane: data_plane::build(engine),
+        data_plane: data_plane::build(engine, mtu),
         containers: attached.iter().map(container).collect(),
     };
     report.sort();
@@ -99,7 +105,7 @@ pub(crate) fn lookup(engine: &Engine, name: &str) -> Result<Vec<IpAddr>, ApiErro
     Ok(found)
 }
 
-fn router(engine: &Engine, facts: &Facts, mesh: &MeshStatus) -> RouterReport {
+fn router(engine: &Engine, facts: &Facts, mesh: &MeshStatus, now: Instant) -> RouterReport {
     RouterReport {
         name: mesh.name,
         nickname: mesh.nickname.clone(),
@@ -112,7 +118,7 @@ fn router(engine: &Engine, facts: &Facts, mesh: &MeshStatus) -> RouterReport {
         targets: mesh.targets.iter().map(ToString::to_string).collect(),
         trusted_subnets: facts.trusted_subnets.clone(),
         peers: mesh.peers.iter().map(|peer| self::peer(peer, mesh)).collect(),
-        connections: mesh.connections.iter().map(connection).collect(),
+        connections: mesh.connections.iter().map(|status| connection(status, now)).collect(),
         unicast_routes: mesh
             .unicast_routes
             .iter()
@@ -165,7 +171,7 @@ fn address_of(mesh: &MeshStatus, near: &PeerStatus, far: PeerName) -> String {
     advertised.map(ToString::to_string).unwrap_or_default()
 }
 
-fn connection(status: &ConnectionStatus) -> ConnectionReport {
+fn connection(status: &ConnectionStatus, now: Instant) -> ConnectionReport {
     let address = match (&status.address, &status.target) {
         (Some(address), _) => address.to_string(),
         (None, Some(target)) => target.to_string(),
@@ -192,14 +198,28 @@ fn connection(status: &ConnectionStatus) -> ConnectionReport {
             OverlayKind::Sleeve => Overlay::Sleeve,
             OverlayKind::Fastdp => Overlay::Fastdp,
         }),
+        overlay_for_s: status
+            .overlay_since
+            .filter(|_| status.overlay.is_some())
+            .map(|since| now.saturating_duration_since(since).as_secs()),
         peer: status.peer,
         nickname: status.peer.map(|_| status.nickname.clone()),
         mtu: status.mtu,
         rtt_us: status.rtt.and_then(|rtt| u64::try_from(rtt.as_micros()).ok()),
         since_s: status.since.as_secs(),
-        info: (!status.text.is_empty()).then(|| status.text.clone()),
+        info: info(status),
         retry,
     }
+}
+
+/// Why a connection is not as good as it could be.
+fn info(status: &ConnectionStatus) -> Option<String> {
+    if !status.text.is_empty() {
+        return Some(status.text.clone());
+    }
+    let fastdp =
+        status.overlays.iter().find(|overlay| overlay.kind == OverlayKind::Fastdp && !overlay.in_use);
+    fastdp.map(|fastdp| fastdp.note.clone()).filter(|note| !note.is_empty())
 }
 
 fn ipam(status: IpamStatus, mesh: &MeshStatus) -> IpamReport {

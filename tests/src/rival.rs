@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::lab::{Container, Host};
 
@@ -24,23 +24,58 @@ impl Vxlan {
     /// # Errors
     /// When the kernel refuses a device.
     pub fn between(a: &Host, b: &Host, vni: u8, mtu: u16) -> Result<[Self; 2]> {
-        Ok([Self::end(a, b, vni, mtu)?, Self::end(b, a, vni, mtu)?])
+        let (to_a, to_b) = (a.address()?.into(), b.address()?.into());
+        Ok([Self::end(a, to_b, vni, mtu)?, Self::end(b, to_a, vni, mtu)?])
     }
 
-    fn end(here: &Host, there: &Host, vni: u8, mtu: u16) -> Result<Self> {
-        let container = here.add_container(&format!("vx{vni}"))?;
-        let (local, remote) = (here.address()?, there.address()?);
+    /// Builds both ends between `a` and `b`, which reach each other over `relay` only: it has a tunnel to each (with
+    /// `vni` and the next number) and a bridge between them.
+    ///
+    /// # Errors
+    /// When the hosts are not in a line, and when the kernel refuses a device.
+    pub fn through(a: &Host, relay: &Host, b: &Host, vni: u8, mtu: u16) -> Result<[Self; 2]> {
+        let shared = |end: &Host| {
+            let segment = end.segments().iter().find(|segment| relay.segments().contains(segment));
+            segment.copied().with_context(|| format!("{} and {} share no segment", end.name(), relay.name()))
+        };
+        let (near, far) = (shared(a)?, shared(b)?);
+        bridge(relay, vni, mtu)?;
+        tunnel(relay, a.addresses_in(near)[0], vni, vni, mtu)?;
+        tunnel(relay, b.addresses_in(far)[0], vni, vni + 1, mtu)?;
+        Ok([
+            Self::end(a, relay.addresses_in(near)[0], vni, mtu)?,
+            Self::end_of(b, relay.addresses_in(far)[0], (vni, vni + 1), mtu)?,
+        ])
+    }
+
+    fn end(here: &Host, there: IpAddr, vni: u8, mtu: u16) -> Result<Self> {
+        Self::end_of(here, there, (vni, vni), mtu)
+    }
+
+    /// The end on `here` of network `net`, whose tunnel has `vni` there.
+    fn end_of(here: &Host, there: IpAddr, (net, vni): (u8, u8), mtu: u16) -> Result<Self> {
+        let container = here.add_container(&format!("vx{net}"))?;
+        bridge(here, net, mtu)?;
+        tunnel(here, there, net, vni, mtu)?;
         here.ip(&format!(
-            "link add brvx{vni} type bridge mcast_snooping 0\n\
-             link add vxlan{vni} type vxlan id {vni} local {local} remote {remote} dstport 4789\n\
-             link set vxlan{vni} master brvx{vni} mtu {mtu} up\n\
-             link add pvx{vni} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {pid}\n\
-             link set pvx{vni} master brvx{vni} up\n\
-             link set brvx{vni} mtu {mtu} up\n",
+            "link add pvx{net} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {pid}\n\
+             link set pvx{net} master brvx{net} up\n",
             pid = container.pid(),
         ))?;
-        let address = IpAddr::from([10, 9, vni, here.number()]);
+        let address = IpAddr::from([10, 9, net, here.number()]);
         container.ip(&format!("addr add {address}/24 dev eth0\nlink set eth0 up\n"))?;
         Ok(Self { container, address })
     }
+}
+
+fn bridge(host: &Host, net: u8, mtu: u16) -> Result<()> {
+    host.ip(&format!("link add brvx{net} type bridge mcast_snooping 0\nlink set brvx{net} mtu {mtu} up\n"))
+}
+
+/// A tunnel to `there`, on the bridge of network `net`.
+fn tunnel(host: &Host, there: IpAddr, net: u8, vni: u8, mtu: u16) -> Result<()> {
+    host.ip(&format!(
+        "link add vxlan{vni} type vxlan id {vni} remote {there} dstport 4789\n\
+         link set vxlan{vni} master brvx{net} mtu {mtu} up\n"
+    ))
 }

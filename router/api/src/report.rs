@@ -179,6 +179,9 @@ pub struct ConnectionReport {
     /// What carries its frames, once known.
     #[serde(default)]
     pub overlay: Option<Overlay>,
+    /// Seconds since that one is in use.
+    #[serde(default)]
+    pub overlay_for_s: Option<u64>,
     /// The peer at the far end, once known.
     #[serde(default, with = "crate::text::option")]
     pub peer: Option<PeerName>,
@@ -321,6 +324,9 @@ pub struct DataPlaneReport {
     pub links: Vec<LinkReport>,
     /// Over all links, those that have ended included.
     pub total: Counters,
+    /// MTU of the bridge and of containers, bytes.
+    #[serde(default)]
+    pub mtu: u16,
     /// Packets dropped, by reason.
     pub drops: BTreeMap<String, u64>,
 }

@@ -1,6 +1,6 @@
 //! The snapshot that every forwarding decision is read from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use weave_model::{LinkId, Mac, PeerName};
 
@@ -24,13 +24,31 @@ pub struct Forwarding {
     /// The links on which frames go on that entered the mesh at a router (ours included): our branch of its
     /// broadcast tree, without the way back.
     pub broadcast_hops: HashMap<PeerName, Vec<LinkId>>,
+    /// The links on which floods of our own bridge leave, if they are fewer than our branch of our own tree, because
+    /// the kernel has copied the frame to the others; see [`Forwarding::leave_to_kernel`].
+    pub local_flood: Option<Vec<LinkId>>,
 }
 
 impl Forwarding {
     /// A router that knows nobody.
     #[must_use]
     pub fn new(local: PeerName) -> Self {
-        Self { local, peer_by_mac: HashMap::new(), next_hop: HashMap::new(), broadcast_hops: HashMap::new() }
+        Self {
+            local,
+            peer_by_mac: HashMap::new(),
+            next_hop: HashMap::new(),
+            broadcast_hops: HashMap::new(),
+            local_flood: None,
+        }
+    }
+
+    /// Says to the neighbours at the end of which links the kernel copies what our own bridge floods
+    /// ([`crate::Plan::flood`]): the sleeve leaves them out. Call it when `broadcast_hops` is filled in.
+    ///
+    /// Floods that others started still go to all of our children in their trees.
+    pub fn leave_to_kernel(&mut self, served: &BTreeSet<LinkId>) {
+        let hops = self.hops(self.local).iter().copied();
+        self.local_flood = Some(hops.filter(|link| !served.contains(link)).collect());
     }
 
     /// Decides about a frame that came from the local bridge, sent by `src` to `dst`.
@@ -80,8 +98,10 @@ impl Forwarding {
     }
 
     fn flood_from_here(&self) -> Verdict<'_> {
-        match self.hops(self.local) {
-            [] => Verdict::Drop(DropReason::NoNeighbour),
+        let all = self.hops(self.local);
+        match self.local_flood.as_deref().unwrap_or(all) {
+            [] if all.is_empty() => Verdict::Drop(DropReason::NoNeighbour),
+            [] => Verdict::Drop(DropReason::KernelServesAll),
             hops => Verdict::Flood(hops),
         }
     }
@@ -128,6 +148,26 @@ mod tests {
         assert_eq!(forwarding.local_frame(Mac::BROADCAST, mac(1)), Verdict::Flood(&[LinkId(7), LinkId(8)]));
         assert_eq!(forwarding.local_frame(mac(200), mac(1)), Verdict::Flood(&[LinkId(7), LinkId(8)]));
         let alone = Forwarding::new(US);
+        assert_eq!(alone.local_frame(Mac::BROADCAST, mac(1)), Verdict::Drop(DropReason::NoNeighbour));
+    }
+
+    #[test]
+    fn the_sleeve_floods_only_to_those_whom_the_kernel_does_not_serve() {
+        let mut forwarding = example();
+        forwarding.leave_to_kernel(&[LinkId(7), LinkId(99)].into());
+        assert_eq!(forwarding.local_frame(Mac::BROADCAST, mac(1)), Verdict::Flood(&[LinkId(8)]));
+        assert_eq!(forwarding.local_frame(mac(200), mac(1)), Verdict::Flood(&[LinkId(8)]));
+        forwarding.leave_to_kernel(&[LinkId(7), LinkId(8)].into());
+        let done = DropReason::KernelServesAll;
+        assert_eq!(forwarding.local_frame(Mac::BROADCAST, mac(1)), Verdict::Drop(done));
+        assert!(!done.is_loss());
+        assert_eq!(forwarding.local_frame(mac(2), mac(1)), Verdict::Forward(LinkId(7), FAR));
+        assert_eq!(
+            forwarding.remote_frame(FAR, None, Mac::BROADCAST, 9),
+            Verdict::DeliverAndFlood(&[LinkId(8)])
+        );
+        let mut alone = Forwarding::new(US);
+        alone.leave_to_kernel(&BTreeSet::new());
         assert_eq!(alone.local_frame(Mac::BROADCAST, mac(1)), Verdict::Drop(DropReason::NoNeighbour));
     }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 
 /// Why a frame was dropped by a forwarding decision. One counter each.
+///
+/// Not every drop is a loss: see [`DropReason::is_loss`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DropReason {
     /// The destination lives on this host: the bridge should not have sent it our way.
@@ -11,6 +13,8 @@ pub enum DropReason {
     Backward,
     /// The hop limit ran out before it reached its destination.
     HopLimit,
+    /// A copy of what the kernel has flooded to everybody already; nothing is lost.
+    KernelServesAll,
     /// Our own frame came back to us.
     Looped,
     /// No other router to send a group or unknown frame to.
@@ -23,10 +27,11 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of [`DropReason::index`].
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::DestinationIsLocal,
         Self::Backward,
         Self::HopLimit,
+        Self::KernelServesAll,
         Self::Looped,
         Self::NoNeighbour,
         Self::NoRoute,
@@ -39,6 +44,12 @@ impl DropReason {
         self as usize
     }
 
+    /// Whether somebody misses the frame. What merely was not ours to send is no reason to look for a fault.
+    #[must_use]
+    pub const fn is_loss(self) -> bool {
+        !matches!(self, Self::DestinationIsLocal | Self::KernelServesAll)
+    }
+
     /// The word used as a metric label.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -46,6 +57,7 @@ impl DropReason {
             Self::DestinationIsLocal => "destination_is_local",
             Self::Backward => "backward",
             Self::HopLimit => "hop_limit",
+            Self::KernelServesAll => "kernel_serves_all",
             Self::Looped => "looped",
             Self::NoNeighbour => "no_neighbour",
             Self::NoRoute => "no_route",

@@ -25,7 +25,21 @@ impl Host {
             return Ok(());
         }
         let frames: Vec<Vec<u8>> = addresses.iter().map(|a| frame(mac, a.address())).collect();
-        if let Err(error) = self.run_inside(|| send(link.index, &frames))? {
+        self.announce_frames(link, &frames)
+    }
+
+    /// Tells the containers on the bridge which stations have these addresses now. The bridge keeps announcements
+    /// away from ports with suppression, so they do not leave the host.
+    pub(crate) fn announce_stations(&self, bridge: &Link, news: &[(IpAddr, Mac)]) -> Result<(), HostError> {
+        if news.is_empty() || !bridge.is_up {
+            return Ok(());
+        }
+        let frames: Vec<Vec<u8>> = news.iter().map(|(address, mac)| frame(*mac, *address)).collect();
+        self.announce_frames(bridge, &frames)
+    }
+
+    fn announce_frames(&self, link: &Link, frames: &[Vec<u8>]) -> Result<(), HostError> {
+        if let Err(error) = self.run_inside(|| send(link.index, frames))? {
             self.warn(Warning::Announcement { interface: link.name.clone(), reason: error.to_string() });
         }
         Ok(())

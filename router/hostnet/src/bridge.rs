@@ -1,14 +1,11 @@
-//! The bridge and its TAP port.
+//! The bridge of the containers, and the bridges that pass tunnelled frames on.
 
 use anyhow::Context;
 use rtnetlink::{
     packet_core::{NLM_F_CREATE, NLM_F_EXCL},
     packet_route::{
         RouteNetlinkMessage,
-        link::{
-            BridgeMulticastRouterType, BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind,
-            InfoPortData, InfoPortKind, LinkAttribute, LinkInfo, LinkMessage,
-        },
+        link::{BridgeStpState, InfoBridge, InfoData, InfoKind, LinkAttribute, LinkInfo},
     },
 };
 
@@ -18,10 +15,6 @@ use crate::{
     names,
     sysctl::{self, Setting},
 };
-
-/// Frames that may wait in the TAP device for its reader: one scheduling delay of a millisecond at 1 Gbit/s in small
-/// frames. Each may be a segment of 64 KiB, so more would be latency, not throughput.
-const TAP_QUEUE_FRAMES: u32 = 1000;
 
 impl Host {
     /// Makes sure that the bridge exists, with these settings, and is up. Ports and addresses are left as they are.
@@ -91,58 +84,28 @@ impl Host {
         self.change_link(up(change(link.index, [])), format!("bringing bridge {} up", spec.name)).await
     }
 
-    /// Makes an existing TAP device a port of the bridge, through which unknown destinations leave: no learning
-    /// (what lies behind it is told by [`reconcile_bridge_fdb`](Self::reconcile_bridge_fdb)), isolated from other
-    /// isolated ports, flooded with everything, with the bridge's MTU: what is larger than a port's the kernel drops
-    /// without a word. Brings it up.
+    /// Makes sure that there is a bridge that passes tunnelled frames on, with nothing of the host on it: no
+    /// addresses, no IPv6, no snooping. Its ports come by [`ensure_relay_port`](Self::ensure_relay_port).
     ///
     /// # Errors
-    /// [`HostError::NoInterface`]; [`HostError::ForeignInterface`] when it is no TAP device.
-    pub async fn ensure_tap_port(&self, name: &str, bridge: LinkIndex) -> anyhow::Result<LinkIndex> {
-        let link = self.require_link(name).await?;
-        link.require_kind(&InfoKind::Tun, "a TAP device")?;
-        let configured = self.join_as_uplink(&link, bridge).await;
-        if configured.is_err() && link.master != Some(bridge) {
-            // Where it was before: the kernel leaves the old bridge first and may then fail to join the new one.
-            let back = change(link.index, [LinkAttribute::Controller(link.master.map_or(0, |m| m.0))]);
-            self.change_link(back, format!("taking {name} off the bridge again")).await?;
+    /// As [`ensure_bridge`](Self::ensure_bridge).
+    pub async fn ensure_relay_bridge(&self, name: &str, mtu: u32) -> anyhow::Result<LinkIndex> {
+        let is_new = self.link(name).await?.is_none();
+        let spec = BridgeSpec { name: name.to_owned(), mac: None, mtu, multicast_snooping: false };
+        let index = self.ensure_bridge(&spec).await?;
+        // A bridge without ports has no carrier, so it has no link-local address yet.
+        if let Err(error) = self.take_ipv6_off(index).await {
+            if is_new {
+                self.delete_link(index, name).await.context("undoing the creation of the relay's bridge")?;
+            }
+            return Err(error.into());
         }
-        configured?;
-        Ok(link.index)
+        Ok(index)
     }
 
-    async fn join_as_uplink(&self, link: &Link, bridge: LinkIndex) -> Result<(), HostError> {
-        self.silence(link).await?;
-        if link.master != Some(bridge) {
-            let master = change(link.index, [LinkAttribute::Controller(bridge.0)]);
-            self.change_link(master, format!("adding {} to the bridge", link.name)).await?;
-        }
-        let mtu = self.link_by_index(bridge).await?.map_or(link.mtu, |bridge| bridge.mtu);
-        self.configure_uplink(link, mtu).await
+    async fn take_ipv6_off(&self, index: LinkIndex) -> Result<(), HostError> {
+        let link = self.require_index(index).await?;
+        self.silence(&link).await?;
+        self.apply_sysctls(&[Setting::new(sysctl::ipv6(&link.name, "disable_ipv6"), "1")])
     }
-
-    async fn configure_uplink(&self, link: &Link, mtu: u32) -> Result<(), HostError> {
-        let settings = vec![
-            InfoBridgePort::Learning(false),
-            InfoBridgePort::Isolated(true),
-            InfoBridgePort::UnicastFlood(true),
-            InfoBridgePort::MulticastFlood(true),
-            InfoBridgePort::BroadcastFlood(true),
-            // With snooping on, groups that only remote containers joined still leave through here.
-            InfoBridgePort::MulticastRouter(BridgeMulticastRouterType::Permanent),
-        ];
-        self.change_link(port(link.index, settings), format!("configuring bridge port {}", link.name))
-            .await?;
-        self.apply_sysctls(&[Setting::new(sysctl::ipv6(&link.name, "accept_ra"), "0")])?;
-        let sizes =
-            change(link.index, [LinkAttribute::Mtu(mtu), LinkAttribute::TxQueueLen(TAP_QUEUE_FRAMES)]);
-        self.change_link(up(sizes), format!("bringing {} up", link.name)).await
-    }
-}
-
-/// A request to change the settings of a bridge port.
-fn port(index: LinkIndex, settings: Vec<InfoBridgePort>) -> LinkMessage {
-    let kind = LinkInfo::PortKind(InfoPortKind::Bridge);
-    let data = LinkInfo::PortData(InfoPortData::BridgePort(settings));
-    change(index, [LinkAttribute::LinkInfo(vec![kind, data])])
 }

@@ -68,7 +68,7 @@ impl Host {
     }
 
     /// A handle on a container's namespace. `None` when it is gone, or is the host's own: nothing of ours is there.
-    async fn open_container(&self, netns: &NetnsRef) -> anyhow::Result<Option<Self>> {
+    pub(crate) async fn open_container(&self, netns: &NetnsRef) -> anyhow::Result<Option<Self>> {
         let netns: Netns = match netns.open() {
             Err(HostError::NamespaceGone(_)) => return Ok(None),
             other => other?,

@@ -66,6 +66,31 @@ pub enum HostError {
         /// How the kernel said so.
         source: io::Error,
     },
+    /// A tunnel device cannot be had because somebody else has what it needs. The operator has to free it, or us
+    /// to use another port.
+    #[error("{name} cannot have VNI {vni} on UDP port {port} ({source}): {holder}")]
+    TunnelTaken {
+        /// The device.
+        name: String,
+        /// Its network identifier.
+        vni: u32,
+        /// Its UDP port.
+        port: u16,
+        /// Who has it, as far as the kernel tells.
+        holder: &'static str,
+        /// How the kernel said so.
+        source: io::Error,
+    },
+    /// Some of many changes were refused; the others took effect.
+    #[error("{failed} of {of} changes were refused; the first: {first}")]
+    Several {
+        /// How many were refused.
+        failed: usize,
+        /// How many were asked for.
+        of: usize,
+        /// The first refusal.
+        first: Box<Self>,
+    },
     /// The kernel said no for another reason.
     #[error("{doing}: {source}")]
     Kernel {
@@ -100,7 +125,10 @@ impl HostError {
     /// The error number, where the kernel gave one.
     pub(crate) fn errno(&self) -> Option<i32> {
         match self {
-            Self::Kernel { source, .. } | Self::Unsupported { source, .. } => source.raw_os_error(),
+            Self::Kernel { source, .. }
+            | Self::Unsupported { source, .. }
+            | Self::TunnelTaken { source, .. } => source.raw_os_error(),
+            Self::Several { first, .. } => first.errno(),
             Self::NoPermission { .. } => Some(libc::EPERM),
             Self::NoInterface(_) => Some(libc::ENODEV),
             Self::ForeignInterface { .. }
@@ -143,7 +171,7 @@ pub enum Warning {
     },
     /// The neighbours were not told of a new address at once; they will find out by themselves.
     Announcement {
-        /// Interface inside the container.
+        /// Interface inside the container, or the bridge.
         interface: String,
         /// Why not.
         reason: String,

@@ -1,10 +1,10 @@
-//! Forwarding entries of a bridge port, kept equal to a wanted set.
+//! Forwarding entries of a bridge, kept equal to a wanted set.
 //!
 //! Our entries carry the mark "externally learned" (Linux: `NTF_EXT_LEARNED`): it tells them from what an operator
-//! or the bridge itself put on the port, keeps them from ageing, and, unlike a static entry, lets the bridge move
+//! or the bridge itself put there, keeps them from ageing, and, unlike a static entry, lets the bridge move
 //! one to another port by itself when the station shows up there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rtnetlink::{
     packet_core::{NLM_F_CREATE, NLM_F_REPLACE},
@@ -15,16 +15,14 @@ use rtnetlink::{
 };
 use weave_model::Mac;
 
-use crate::{FdbDiff, Host, HostError, LinkIndex};
+use crate::{FdbDiff, Host, HostError, LinkIndex, batch::Change};
 
-/// A forwarding entry as the kernel shows it.
+/// A forwarding entry of a bridge as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) mac: Mac,
-    /// The port (or, for entries of a tunnel device's own table, that device).
     pub(crate) port: LinkIndex,
-    /// The bridge whose table it is in; none for a tunnel device's own table.
-    pub(crate) bridge: Option<LinkIndex>,
+    pub(crate) bridge: LinkIndex,
     /// Whether it has our mark.
     pub(crate) is_ours: bool,
     /// Whether the bridge may never move or drop it: an operator's static entry, or a port's own address.
@@ -32,12 +30,10 @@ pub(crate) struct Entry {
 }
 
 impl Host {
-    /// Makes the entries of ours on `port` equal to `wanted`: frames for these addresses leave through it. Entries
-    /// of others, and all other ports, stay as they are.
+    /// Makes the entries of ours on one port equal to `wanted`; see [`reconcile_ports`](Self::reconcile_ports).
     ///
     /// # Errors
-    /// [`HostError::NoInterface`] when `port` is not a bridge port. After an error some of the difference may have
-    /// been applied; the next call does the rest.
+    /// As there.
     pub async fn reconcile_bridge_fdb(
         &self,
         bridge_port: LinkIndex,
@@ -46,26 +42,38 @@ impl Host {
         let no_port = || HostError::NoInterface(format!("bridge port {}", bridge_port.0));
         let port = self.link_by_index(bridge_port).await?.ok_or_else(no_port)?;
         let bridge = port.master.ok_or_else(no_port)?;
+        let wanted = wanted.iter().map(|mac| (*mac, bridge_port)).collect();
+        self.reconcile_ports(bridge, &BTreeSet::from([bridge_port]), &wanted).await
+    }
+
+    /// Makes the entries of ours on the ports `uplinks` of the bridge equal to `wanted`: frames for an address leave
+    /// through its port. An address that moves from one of them to another is replaced in one step, so that no frame
+    /// is lost or flooded. Entries of others, and all other ports, stay as they are.
+    ///
+    /// # Errors
+    /// [`HostError::NoInterface`] when one of `uplinks`, or a wanted port, is no port of the bridge.
+    /// [`HostError::Several`], or the only refusal: the rest of the difference has been applied then, and the next
+    /// call tries the remainder again.
+    pub async fn reconcile_ports(
+        &self,
+        bridge: LinkIndex,
+        uplinks: &BTreeSet<LinkIndex>,
+        wanted: &BTreeMap<Mac, LinkIndex>,
+    ) -> anyhow::Result<FdbDiff> {
+        let mut name_by_port = BTreeMap::new();
+        for port in uplinks.iter().copied().chain(wanted.values().copied()).collect::<BTreeSet<_>>() {
+            let link = self.link_by_index(port).await?.filter(|link| link.master == Some(bridge));
+            let no_port = || HostError::NoInterface(format!("bridge port {}", port.0));
+            name_by_port.insert(port, link.ok_or_else(no_port)?.name);
+        }
         let mut entries = self.fdb().await?;
-        entries.retain(|entry| entry.bridge == Some(bridge));
-        let diff = diff(&entries, bridge_port, wanted);
-        for mac in &diff.removed {
-            let message = RouteNetlinkMessage::DelNeighbour(message(bridge_port, *mac));
-            match self.request(message, 0, format!("removing the entry for {mac} from {}", port.name)).await {
-                // It went, or moved to another port, while we were looking.
-                Err(error) if error.errno() == Some(libc::ENOENT) => {}
-                other => other?,
-            }
-        }
-        for mac in &diff.added {
-            let message = RouteNetlinkMessage::NewNeighbour(message(bridge_port, *mac));
-            let doing = format!("adding an entry for {mac} to {}", port.name);
-            self.request(message, NLM_F_CREATE | NLM_F_REPLACE, doing).await?;
-        }
+        entries.retain(|entry| entry.bridge == bridge);
+        let (diff, changes) = plan(&entries, &name_by_port, wanted);
+        self.apply(changes).await?;
         Ok(diff)
     }
 
-    /// All forwarding entries of all bridges and tunnel devices.
+    /// All forwarding entries of all bridges.
     pub(crate) async fn fdb(&self) -> Result<Vec<Entry>, HostError> {
         let mut everything = NeighbourMessage::default();
         everything.header.family = AddressFamily::Bridge;
@@ -77,18 +85,42 @@ impl Host {
     }
 }
 
-/// What has to change on `port` so that exactly `wanted` is ours there; `entries` are those of its bridge.
-fn diff(entries: &[Entry], port: LinkIndex, wanted: &BTreeSet<Mac>) -> FdbDiff {
-    let macs = |pick: &dyn Fn(&Entry) -> bool| -> BTreeSet<Mac> {
-        entries.iter().filter(|e| pick(e)).map(|e| e.mac).collect()
-    };
-    let ours = macs(&|e| e.is_ours && e.port == port);
-    let fixed = macs(&|e| e.is_fixed && !e.is_ours);
-    FdbDiff {
-        added: wanted.difference(&ours).filter(|mac| !fixed.contains(mac)).copied().collect(),
-        removed: ours.difference(wanted).copied().collect(),
-        blocked: wanted.intersection(&fixed).filter(|mac| !ours.contains(mac)).copied().collect(),
+/// What has to change so that exactly `wanted` is ours on the ports named; `entries` are those of their bridge.
+fn plan(
+    entries: &[Entry],
+    name_by_port: &BTreeMap<LinkIndex, String>,
+    wanted: &BTreeMap<Mac, LinkIndex>,
+) -> (FdbDiff, Vec<Change>) {
+    let ours: BTreeMap<Mac, LinkIndex> =
+        entries.iter().filter(|e| e.is_ours).map(|e| (e.mac, e.port)).collect();
+    let fixed: BTreeSet<Mac> = entries.iter().filter(|e| e.is_fixed && !e.is_ours).map(|e| e.mac).collect();
+    let (mut diff, mut changes) = (FdbDiff::default(), Vec::new());
+    let name = |port: LinkIndex| name_by_port.get(&port).map_or("a port", String::as_str);
+    for (mac, port) in wanted {
+        match ours.get(mac) {
+            Some(current) if current == port => continue,
+            Some(_) => _ = diff.moved.insert(*mac),
+            None if fixed.contains(mac) => {
+                diff.blocked.insert(*mac);
+                continue;
+            }
+            None => _ = diff.added.insert(*mac),
+        }
+        let message = RouteNetlinkMessage::NewNeighbour(message(*port, *mac));
+        let doing = format!("adding an entry for {mac} to {}", name(*port));
+        changes.push(Change { message, flags: NLM_F_CREATE | NLM_F_REPLACE, forgiven: None, doing });
     }
+    for (mac, port) in ours {
+        if wanted.contains_key(&mac) || !name_by_port.contains_key(&port) {
+            continue;
+        }
+        diff.removed.insert(mac);
+        let message = RouteNetlinkMessage::DelNeighbour(message(port, mac));
+        let doing = format!("removing the entry for {mac} from {}", name(port));
+        // It may have gone, or moved to another port, while we were looking.
+        changes.push(Change { message, flags: 0, forgiven: Some(libc::ENOENT), doing });
+    }
+    (diff, changes)
 }
 
 fn message(port: LinkIndex, mac: Mac) -> NeighbourMessage {
@@ -101,7 +133,8 @@ fn message(port: LinkIndex, mac: Mac) -> NeighbourMessage {
     message
 }
 
-fn read(message: &NeighbourMessage) -> Option<Entry> {
+/// An entry of a bridge; none for one of a device's own table.
+pub(crate) fn read(message: &NeighbourMessage) -> Option<Entry> {
     let mut mac = None;
     let mut bridge = None;
     for attribute in &message.attributes {
@@ -114,52 +147,11 @@ fn read(message: &NeighbourMessage) -> Option<Entry> {
     Some(Entry {
         mac: mac?,
         port: LinkIndex(message.header.ifindex),
-        bridge,
+        bridge: bridge?,
         is_ours: message.header.flags.contains(NeighbourFlags::ExtLearned),
         is_fixed: matches!(message.header.state, NeighbourState::Noarp | NeighbourState::Permanent),
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PORT: LinkIndex = LinkIndex(7);
-
-    fn mac(n: u8) -> Mac {
-        Mac::local_unicast([0, 0, 0, 0, 0, n])
-    }
-
-    fn entry(n: u8, port: LinkIndex, is_ours: bool, is_fixed: bool) -> Entry {
-        Entry { mac: mac(n), port, bridge: Some(LinkIndex(3)), is_ours, is_fixed }
-    }
-
-    fn set(numbers: &[u8]) -> BTreeSet<Mac> {
-        numbers.iter().map(|n| mac(*n)).collect()
-    }
-
-    #[test]
-    fn only_the_difference_is_changed_and_only_what_is_ours_is_removed() {
-        let entries = [
-            entry(1, PORT, true, false),
-            entry(2, PORT, true, false),
-            entry(3, PORT, false, true),
-            entry(4, LinkIndex(8), true, false),
-        ];
-        let diff = diff(&entries, PORT, &set(&[2, 5]));
-        assert_eq!(diff, FdbDiff { added: set(&[5]), removed: set(&[1]), blocked: set(&[]) });
-    }
-
-    #[test]
-    fn an_address_that_somebody_fixed_elsewhere_is_not_taken_over() {
-        let entries = [entry(1, LinkIndex(8), false, true), entry(2, LinkIndex(8), false, false)];
-        let diff = diff(&entries, PORT, &set(&[1, 2]));
-        assert_eq!(diff, FdbDiff { added: set(&[2]), removed: set(&[]), blocked: set(&[1]) });
-    }
-
-    #[test]
-    fn what_is_there_already_needs_no_change() {
-        let entries = [entry(1, PORT, true, false), entry(2, PORT, true, true)];
-        assert_eq!(diff(&entries, PORT, &set(&[1, 2])), FdbDiff::default());
-    }
-}
+mod tests;

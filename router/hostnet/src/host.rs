@@ -1,8 +1,9 @@
 //! A handle on one network namespace, and the few requests that everything else is made of.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -16,7 +17,8 @@ use rtnetlink::{
 use tokio::task::JoinHandle;
 
 use crate::{
-    HostError, Netns, Warning,
+    HostError, LinkIndex, Netns, Warning,
+    batch::BatchSocket,
     error::{answer_to_io, kernel},
     netns,
 };
@@ -43,6 +45,10 @@ pub struct Host {
     /// Held while a table is read: the kernel reads out one table at a time to a socket and answers `EBUSY` to a
     /// second request (`netlink_dump_start` in net/netlink/af_netlink.c).
     reading: Arc<tokio::sync::Mutex<()>>,
+    /// A second socket, opened when there are many changes to make at once.
+    pub(crate) batches: Arc<tokio::sync::Mutex<Option<BatchSocket>>>,
+    /// What this handle put into the flood lists of tunnel devices.
+    pub(crate) flooded: Arc<Mutex<BTreeMap<LinkIndex, BTreeSet<IpAddr>>>>,
     connection: Arc<Connection>,
 }
 
@@ -86,6 +92,8 @@ impl Host {
             inside,
             warnings: Arc::default(),
             reading: Arc::default(),
+            batches: Arc::default(),
+            flooded: Arc::default(),
             connection: Arc::new(Connection(tokio::spawn(connection))),
         })
     }
@@ -197,6 +205,22 @@ impl Host {
                 }
                 result => return result,
             }
+        }
+    }
+
+    /// Asks for one thing and waits for the answer.
+    pub(crate) async fn query(
+        &self,
+        message: RouteNetlinkMessage,
+        doing: &str,
+    ) -> Result<Option<RouteNetlinkMessage>, HostError> {
+        let mut message = NetlinkMessage::from(message);
+        message.header.flags = NLM_F_REQUEST;
+        let mut answers = self.handle.clone().request(message).map_err(kernel(doing))?;
+        match answers.next().await.map(|answer| answer.payload) {
+            Some(NetlinkPayload::InnerMessage(answer)) => Ok(Some(answer)),
+            Some(NetlinkPayload::Error(error)) => Err(HostError::from_answer(doing, answer_to_io(&error))),
+            _ => Ok(None),
         }
     }
 

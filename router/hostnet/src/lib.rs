@@ -5,7 +5,7 @@
 //! every operation:
 //!
 //! * it may be run twice; the second time changes nothing and succeeds;
-//! * it touches only what is ours by name ([`names`]) or by mark ([`fdb`](Host::reconcile_bridge_fdb));
+//! * it touches only what is ours by name ([`names`]) or by mark ([`reconcile_ports`](Host::reconcile_ports));
 //! * what creates, undoes its own work when a later step fails;
 //! * what removes, goes on after an error and reports all of them.
 //!
@@ -19,21 +19,31 @@
 mod address;
 mod announce;
 mod attach;
+mod batch;
 mod bridge;
 mod cgroup;
+mod datapath;
 mod detach;
 mod error;
 mod fdb;
 mod host;
 mod link;
+mod neighbour;
+mod port;
 mod probe;
+mod resize;
 mod route;
+mod sizes;
 mod spec;
 mod sysctl;
+mod tunnels;
+mod vxlan;
+mod watch;
 
 pub mod names;
 pub mod netns;
 pub mod nft;
+pub mod packet;
 pub mod poll;
 pub mod tap;
 pub mod udp;
@@ -41,8 +51,13 @@ pub mod udp;
 pub use cgroup::pid_of_container;
 pub use error::{HostError, Warning};
 pub use host::Host;
+pub use neighbour::NeighbourDiff;
 pub use netns::{Netns, NetnsRef};
+pub use packet::PacketSocket;
 pub use probe::{Capabilities, can_enter_namespaces, has_tun};
 pub use spec::{
     AttachSpec, Attached, BridgeSpec, ContainerInterface, Detached, FdbDiff, HostRoute, LinkIndex,
 };
+pub use tunnels::{Tunnel, TunnelDiff};
+pub use vxlan::{Family, VxlanSpec};
+pub use watch::{FdbEvent, FdbWatch};

@@ -5,8 +5,8 @@ use futures_util::TryStreamExt;
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     link::{
-        AfSpecInet6, AfSpecUnspec, BridgePortState, In6AddrGenMode, InfoBridgePort, InfoKind, InfoPortData,
-        LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        AfSpecInet6, AfSpecUnspec, BridgePortState, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind,
+        InfoPortData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
     },
 };
 use weave_model::Mac;
@@ -29,6 +29,8 @@ pub(crate) struct Link {
     pub(crate) is_loopback: bool,
     /// As a port of a bridge: whether frames pass.
     pub(crate) is_forwarding: bool,
+    /// The settings of a tunnel device; none for anything else.
+    pub(crate) vxlan: Vec<InfoVxlan>,
 }
 
 impl Link {
@@ -44,6 +46,7 @@ impl Link {
             is_up: message.header.flags.contains(LinkFlags::Up),
             is_loopback: message.header.flags.contains(LinkFlags::Loopback),
             is_forwarding: false,
+            vxlan: Vec::new(),
         };
         for attribute in message.attributes {
             link.read(attribute);
@@ -70,6 +73,8 @@ impl Link {
     fn read_info(&mut self, part: LinkInfo) {
         if let LinkInfo::Kind(kind) = part {
             self.kind = Some(kind);
+        } else if let LinkInfo::Data(InfoData::Vxlan(settings)) = part {
+            self.vxlan = settings;
         } else if let LinkInfo::PortData(InfoPortData::BridgePort(settings)) = part {
             self.is_forwarding = settings.contains(&InfoBridgePort::State(BridgePortState::Forwarding));
         }
@@ -114,6 +119,12 @@ impl Host {
     pub(crate) async fn require_link(&self, name: &str) -> Result<Link, HostError> {
         names::check(name)?;
         self.link(name).await?.ok_or_else(|| HostError::NoInterface(name.to_owned()))
+    }
+
+    /// The interface of this number.
+    pub(crate) async fn require_index(&self, index: LinkIndex) -> Result<Link, HostError> {
+        let link = self.link_by_index(index).await?;
+        link.ok_or_else(|| HostError::NoInterface(format!("number {}", index.0)))
     }
 
     /// Changes an existing interface.

@@ -2,19 +2,29 @@
 
 use weave_model::Mac;
 
-use crate::HostError;
+use crate::{Family, HostError};
 
 /// The bridge.
 pub const BRIDGE: &str = "weave";
 /// The TAP device through which user space takes and gives frames.
 pub const TAP: &str = "weave-tap";
-/// The kernel's tunnel device.
+/// The kernel's tunnel device over IPv4.
 pub const VXLAN: &str = "weave-vx";
+/// The kernel's tunnel device over IPv6.
+pub const VXLAN6: &str = "weave-vx6";
+/// The tunnel device over IPv4 that carries nothing but heartbeats.
+pub const HEARTBEAT: &str = "weave-hb";
+/// The same over IPv6.
+pub const HEARTBEAT6: &str = "weave-hb6";
 /// The interface inside a container.
 pub const CONTAINER: &str = "ethwe";
 
 /// How the host's ends of containers' interfaces begin.
 const HOST_VETH_PREFIX: &str = "vethwe";
+/// How the bridges that pass tunnelled frames on begin.
+const RELAY_BRIDGE_PREFIX: &str = "weave-rb";
+/// How the tunnel devices on them begin.
+const RELAY_PORT_PREFIX: &str = "weave-rv";
 /// Longest interface name in bytes (Linux: `IFNAMSIZ` without the final zero).
 const MAX_LEN: usize = 15;
 
@@ -36,6 +46,47 @@ pub fn host_ifname(id: &str) -> String {
 pub fn mac_from_seed(seed: &[u8]) -> Mac {
     let [a, b, c, d, e, f, _, _] = fnv1a(seed).to_le_bytes();
     Mac::local_unicast([a, b, c, d, e, f])
+}
+
+/// The tunnel device that carries containers' frames.
+#[must_use]
+pub const fn vxlan(family: Family) -> &'static str {
+    match family {
+        Family::V4 => VXLAN,
+        Family::V6 => VXLAN6,
+    }
+}
+
+/// The tunnel device that carries heartbeats.
+#[must_use]
+pub const fn heartbeat(family: Family) -> &'static str {
+    match family {
+        Family::V4 => HEARTBEAT,
+        Family::V6 => HEARTBEAT6,
+    }
+}
+
+/// The bridge for tunnelled frames that have `hops` hops to go, counting the one that it sends them on.
+#[must_use]
+pub fn relay_bridge(hops: u8) -> String {
+    format!("{RELAY_BRIDGE_PREFIX}{hops}")
+}
+
+/// The tunnel device on that bridge.
+#[must_use]
+pub fn relay_port(hops: u8, family: Family) -> String {
+    match family {
+        Family::V4 => format!("{RELAY_PORT_PREFIX}{hops}"),
+        Family::V6 => format!("{RELAY_PORT_PREFIX}{hops}-6"),
+    }
+}
+
+/// Whether this is an interface of the kernel's tunnels: what [`Host::remove_datapath`](crate::Host::remove_datapath)
+/// takes away.
+#[must_use]
+pub fn is_datapath(name: &str) -> bool {
+    [VXLAN, VXLAN6, HEARTBEAT, HEARTBEAT6].contains(&name)
+        || [RELAY_BRIDGE_PREFIX, RELAY_PORT_PREFIX].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Whether an interface of this name on the host is ours to change and remove.
@@ -107,6 +158,21 @@ mod tests {
         for good in ["weave", "vethwepl1234567", "eth0.7"] {
             check(good).unwrap();
         }
+    }
+
+    #[test]
+    fn the_tunnels_interfaces_are_ours_and_have_names_of_their_own() {
+        let families = [Family::V4, Family::V6];
+        let relays = (1..=3).flat_map(|hops| families.map(|family| relay_port(hops, family)));
+        let mut names: Vec<String> = (1..=3).map(relay_bridge).chain(relays).collect();
+        names.extend(families.map(|family| vxlan(family).to_owned()));
+        names.extend(families.map(|family| heartbeat(family).to_owned()));
+        for name in &names {
+            check(name).unwrap();
+            assert!(is_ours(name) && is_datapath(name), "{name}");
+        }
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), 13);
+        assert!(!is_datapath(BRIDGE) && !is_datapath(TAP) && !is_datapath("vethwepl1234567"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rtnetlink::{
     },
 };
 
-use crate::{Host, HostError, LinkIndex, Netns, link::change, netns, nft};
+use crate::{Host, HostError, LinkIndex, Netns, link::change, netns, nft, vxlan};
 
 /// What works here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,14 +45,33 @@ impl Host {
         })
     }
 
+    /// Whether tunnel devices can be made here, and if not, what the operator can do about it.
+    ///
+    /// # Errors
+    /// [`HostError::Unsupported`], [`HostError::NoPermission`], or what else the kernel says.
+    pub async fn check_vxlan(&self) -> Result<(), HostError> {
+        match self.ask_for(InfoKind::Vxlan).await {
+            // It got as far as looking at the MTU.
+            Err(HostError::Kernel { source, .. }) if source.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+            Err(HostError::Kernel { source, .. }) if source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                Err(vxlan::unsupported(source))
+            }
+            other => other,
+        }
+    }
+
     /// Asks for an interface with an MTU that no interface can have. The kernel loads the module for the kind and
     /// looks at the rights before it looks at the MTU.
-    async fn can_make(&self, kind: InfoKind) -> bool {
+    async fn ask_for(&self, kind: InfoKind) -> Result<(), HostError> {
         let name = LinkAttribute::IfName("weave-probe".to_owned());
         let impossible = LinkAttribute::Mtu(1);
         let attributes = [name, impossible, LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)])];
         let message = RouteNetlinkMessage::NewLink(change(LinkIndex(0), attributes));
-        let answer = self.request(message, NLM_F_CREATE | NLM_F_EXCL, "asking for an interface").await;
+        self.request(message, NLM_F_CREATE | NLM_F_EXCL, "asking for an interface").await
+    }
+
+    async fn can_make(&self, kind: InfoKind) -> bool {
+        let answer = self.ask_for(kind).await;
         matches!(answer, Err(HostError::Kernel { source, .. }) if source.raw_os_error() == Some(libc::EINVAL))
     }
 }

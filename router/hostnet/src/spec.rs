@@ -31,15 +31,26 @@ impl Default for BridgeSpec {
     }
 }
 
-/// How [`Host::reconcile_bridge_fdb`](crate::Host::reconcile_bridge_fdb) changed the kernel.
+/// How [`Host::reconcile_ports`](crate::Host::reconcile_ports) changed a bridge.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FdbDiff {
     /// Entries that were missing.
     pub added: BTreeSet<Mac>,
+    /// Entries of ours that lead through another port now; each in one step, so that no frame is lost.
+    pub moved: BTreeSet<Mac>,
     /// Entries of ours that were no longer wanted.
     pub removed: BTreeSet<Mac>,
     /// Wanted entries that were left out, because somebody else holds a permanent entry for the address.
     pub blocked: BTreeSet<Mac>,
+}
+
+impl FdbDiff {
+    /// Whether everything was as wanted already.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self { added, moved, removed, blocked: _ } = self;
+        [added, moved, removed].iter().all(|set| set.is_empty())
+    }
 }
 
 /// One interface of a container on the bridge.

@@ -26,7 +26,8 @@ pub struct Config {
     /// Whether to dial peers that others told of (`--no-discovery` turns it off).
     pub discovery: bool,
     /// Links beyond which we neither dial nor accept; 0 is no limit. Soft: a peer that no other path reaches is
-    /// let in up to twice this number, and surplus links are given up later.
+    /// let in up to twice this number, and surplus links are given up later. Among more peers than that we dial up to
+    /// three quarters of it, and leave the rest to those who dial us.
     pub conn_limit: usize,
     /// Whom to dial, given by the operator.
     pub targets: Vec<Target>,

@@ -232,7 +232,7 @@ impl CloseReason {
     /// Whether a target that ends like this is left alone until the operator asks again.
     #[must_use]
     pub const fn is_final(self) -> bool {
-        matches!(self, Self::Self_ | Self::NameCollision)
+        matches!(self, Self::Self_)
     }
 }
 

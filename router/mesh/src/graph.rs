@@ -1,4 +1,4 @@
-//! Cheapest paths through the links that both ends report.
+//! Cheapest paths through the links that both ends report, each meaning the router that we know by the other's name.
 //!
 //! Everybody who agrees on the links computes the same distances and the same trees: costs are small integers that come from
 //! the facts alone, and among equally cheap parents the lowest name is taken. There is no further hysteresis here;
@@ -7,15 +7,21 @@
 use weave_model::PeerName;
 
 use crate::{
-    peers::{Peers, carries},
-    record::LinkState,
+    link_state::{KeyTag, LinkState, carries, is_fast},
+    peers::{Peers, finalise},
 };
 
-/// What a hop costs beside its RTT class (0 to 15). One hop is always cheaper than two, so a neighbour is reached directly;
-/// three fast hops may be cheaper than two slow ones.
-const HOP: u32 = 16;
+/// What a hop costs beside its RTT class (0 to 15), which costs [`CLASS`] each, and its overlay. One hop is always cheaper than
+/// two, so a neighbour is reached directly; three fast hops may be cheaper than two slow ones.
+const HOP: u8 = 32;
+/// What each RTT class adds.
+const CLASS: u8 = 2;
+/// What frames pay for a hop that the kernel does not carry: less than one RTT class.
+const SLEEVE: u8 = 1;
 /// More than any hop costs.
-const BUCKETS: usize = 32;
+const BUCKETS: usize = 64;
+const _: () = assert!(HOP + 15 * CLASS + SLEEVE < 2 * HOP, "one hop costs less than two");
+const _: () = assert!(((HOP + 15 * CLASS + SLEEVE) as usize) < BUCKETS, "every cost has its bucket");
 
 /// What travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,20 +34,34 @@ pub(crate) enum Plane {
 
 impl Plane {
     /// What crossing a link costs, if this plane can.
-    pub(crate) fn cost(self, (forth, back): (LinkState, LinkState)) -> Option<u32> {
-        let usable = match self {
-            Self::Control => forth.is_up() && back.is_up(),
-            Self::Data => carries(forth) && carries(back),
-        };
-        usable.then(|| HOP + u32::from(forth.class().max(back.class())))
+    pub(crate) fn cost(self, (forth, back): (LinkState, LinkState)) -> Option<u8> {
+        let cost = HOP + CLASS * forth.class().max(back.class());
+        match self {
+            Self::Control => (forth.is_up() && back.is_up()).then_some(cost),
+            Self::Data if carries(forth) && carries(back) => {
+                Some(cost + if is_fast((forth, back)) { 0 } else { SLEEVE })
+            }
+            Self::Data => None,
+        }
     }
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Edge {
     to: u32,
-    cost: u16,
-    carries_data: bool,
+    control: u8,
+    /// `None` if no overlay is up.
+    data: Option<u8>,
+    is_fast: bool,
+}
+
+impl Edge {
+    fn cost(self, plane: Plane) -> Option<u8> {
+        match plane {
+            Plane::Control => Some(self.control),
+            Plane::Data => self.data,
+        }
+    }
 }
 
 /// The links among peers at one moment.
@@ -66,13 +86,16 @@ impl Graph {
     pub(crate) fn new(peers: &Peers) -> Self {
         let names: Vec<PeerName> = peers.iter().map(|(name, _)| name).collect();
         let keys: Vec<u64> = names.iter().map(|name| key(*name)).collect();
+        let tags: Vec<KeyTag> = peers.iter().map(|(_, peer)| peer.tag()).collect();
         let mut told: Vec<(u32, LinkState)> = Vec::new();
         let mut starts = Vec::with_capacity(names.len() + 1);
         for (_, peer) in peers.iter() {
             starts.push(told.len());
             let links = peer.record.links();
-            let known =
-                links.filter_map(|(to, state)| Some((keys.binary_search(&key(to)).ok()? as u32, state)));
+            let known = links.filter_map(|(to, state)| {
+                let to = keys.binary_search(&key(to)).ok()?;
+                (state.far() == Some(tags[to])).then_some((to as u32, state))
+            });
             told.extend(known);
         }
         starts.push(told.len());
@@ -91,12 +114,9 @@ impl Graph {
                     continue;
                 };
                 let both = (*forth, *back);
-                let Some(cost) = Plane::Control.cost(both) else { continue };
-                graph.edges.push(Edge {
-                    to: *to,
-                    cost: cost as u16,
-                    carries_data: Plane::Data.cost(both).is_some(),
-                });
+                let Some(control) = Plane::Control.cost(both) else { continue };
+                let (data, is_fast) = (Plane::Data.cost(both), is_fast(both));
+                graph.edges.push(Edge { to: *to, control, data, is_fast });
             }
         }
         graph.starts.push(graph.edges.len());
@@ -144,8 +164,26 @@ impl Graph {
         self.names.len()
     }
 
+    /// Every link once, the lower index first.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (usize, usize)> {
+        let ends = (0..self.names.len())
+            .flat_map(|from| self.edges(from).iter().map(move |edge| (from, edge.to as usize)));
+        ends.filter(|(from, to)| from < to)
+    }
+
+    /// A number for a pair of peers that depends on their names alone, and on nothing that anybody would think of.
+    pub(crate) fn rank(&self, a: usize, b: usize) -> u64 {
+        finalise(finalise(key(self.names[a.min(b)])) ^ key(self.names[a.max(b)]))
+    }
+
     fn edges(&self, from: usize) -> &[Edge] {
         self.edges.get(self.starts[from]..self.starts[from + 1]).unwrap_or_default()
+    }
+
+    /// Whether the kernel carries frames between two peers.
+    fn is_fast(&self, from: u32, to: u32) -> bool {
+        let edges = self.edges(from as usize);
+        edges.binary_search_by_key(&to, |edge| edge.to).is_ok_and(|at| edges[at].is_fast)
     }
 
     /// Cheapest paths from a peer to all others (Dijkstra; hops cost so little that a ring of buckets serves as the queue).
@@ -165,9 +203,9 @@ impl Graph {
                     continue;
                 }
                 order.push(from);
-                let edges = self.edges(from as usize).iter();
-                for edge in edges.filter(|edge| plane == Plane::Control || edge.carries_data) {
-                    let (to, through) = (edge.to as usize, distance + u32::from(edge.cost));
+                for edge in self.edges(from as usize) {
+                    let Some(cost) = edge.cost(plane) else { continue };
+                    let (to, through) = (edge.to as usize, distance + u32::from(cost));
                     if through < distances[to] {
                         distances[to] = through;
                         parents[to] = Some(from);
@@ -216,19 +254,30 @@ impl Tree {
         ways
     }
 
-    /// For each peer that can be reached, the neighbour of the source that leads there.
-    pub(crate) fn first_hops(&self) -> Vec<(usize, usize)> {
-        let mut first: Vec<Option<u32>> = vec![None; self.parents.len()];
-        let mut hops = Vec::new();
-        for index in &self.order {
-            let Some(parent) = self.parents[*index as usize] else { continue };
-            // The source has no parent, so its children have no first hop of their parent to inherit.
-            let hop = first[parent as usize].unwrap_or(*index);
-            first[*index as usize] = Some(hop);
-            hops.push((*index as usize, hop as usize));
+    /// The path to each peer that can be reached.
+    pub(crate) fn paths(&self, graph: &Graph) -> Vec<Path> {
+        let mut found: Vec<Option<Path>> = vec![None; self.parents.len()];
+        for to in self.order.iter().copied() {
+            let Some(parent) = self.parents[to as usize] else { continue };
+            // The source has no parent, so its children have no path of their parent to inherit.
+            let (via, hops) = found[parent as usize]
+                .as_ref()
+                .map_or((to as usize, Some(0_u8)), |path| (path.via, path.fast_hops));
+            let hops = hops.filter(|_| graph.is_fast(parent, to)).and_then(|hops| hops.checked_add(1));
+            found[to as usize] = Some(Path { to: to as usize, via, fast_hops: hops });
         }
-        hops
+        found.into_iter().flatten().collect()
     }
+}
+
+/// A way from the source of a tree to one peer, both by index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Path {
+    pub(crate) to: usize,
+    /// The neighbour of the source on the way.
+    pub(crate) via: usize,
+    /// How many hops it has, if the kernel carries frames over all of them.
+    pub(crate) fast_hops: Option<u8>,
 }
 
 #[cfg(test)]
@@ -241,14 +290,16 @@ mod tests {
     fn graph(count: usize, pairs: &[(usize, usize)]) -> Graph {
         let mut costs = vec![vec![None; count]; count];
         for (a, b) in pairs.iter().map(|(a, b)| (a % count, b % count)).filter(|(a, b)| a != b) {
-            let cost = Some((HOP as usize + (a * 7 + b * 7) % 16) as u16);
+            let cost = Some(HOP + CLASS * ((a * 7 + b * 7) % 16) as u8 + ((a + b) % 2) as u8);
             (costs[a][b], costs[b][a]) = (cost, cost);
         }
         let mut graph = Graph { names: vec![PeerName([0; 6]); count], ..Graph::default() };
         for row in &costs {
             graph.starts.push(graph.edges.len());
             let edges = row.iter().enumerate().filter_map(|(to, cost)| Some((to as u32, (*cost)?)));
-            graph.edges.extend(edges.map(|(to, cost)| Edge { to, cost, carries_data: true }));
+            let edge =
+                |(to, cost): (u32, u8)| Edge { to, control: cost, data: Some(cost), is_fast: cost % 2 == 0 };
+            graph.edges.extend(edges.map(edge));
         }
         graph.starts.push(graph.edges.len());
         graph
@@ -261,7 +312,7 @@ mod tests {
         for _ in 0..graph.len() {
             for from in 0..graph.len() {
                 for edge in graph.edges(from) {
-                    let through = distances[from].map(|distance: u32| distance + u32::from(edge.cost));
+                    let through = distances[from].map(|distance: u32| distance + u32::from(edge.control));
                     let to = &mut distances[edge.to as usize];
                     *to = [*to, through].into_iter().flatten().min();
                 }
@@ -282,7 +333,7 @@ mod tests {
             for to in (0..count).filter(|to| *to != source) {
                 let leads = |from: usize| {
                     let edge = graph.edges(from).iter().find(|edge| edge.to as usize == to);
-                    edge.is_some_and(|e| naive[to].is_some() && naive[from].map(|d| d + u32::from(e.cost)) == naive[to])
+                    edge.is_some_and(|e| naive[to].is_some() && naive[from].map(|d| d + u32::from(e.control)) == naive[to])
                 };
                 prop_assert_eq!(tree.parents[to].map(|parent| parent as usize), (0..count).find(|from| leads(*from)));
             }

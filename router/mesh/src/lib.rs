@@ -5,9 +5,9 @@
 //!   neighbours compare hashes of all they know now and then; only what differs is exchanged. Removals, restarts and
 //!   departures are final: nothing late revives what is gone (modules `record` and `peers`).
 //! * **Links.** At most one to each peer. Who answers is checked against what is known of its name: ourselves, a second link,
-//!   a later run, another router of the same name.
-//! * **Topology.** Links are facts as well; one counts when both ends report it. From them come reachability, next hops and
-//!   broadcast trees, the same at everybody who has the same facts.
+//!   a later run, another router of the same name. What exceeds the limits is given up by a rule that all compute alike.
+//! * **Topology.** Links are facts as well; one counts when both ends report it and mean each other's key. From them come
+//!   reachability, next hops and broadcast trees, the same at everybody who has the same facts.
 //! * **Dialling.** The operator's targets and what peers tell of each other, with back-off.
 //! * **Channels.** Messages between the cores of routers, to one or to all, over relays where there is no link.
 //!
@@ -24,16 +24,19 @@ mod error;
 mod event;
 mod graph;
 mod info;
+mod link_state;
 mod links;
 mod maker;
 mod mesh;
 mod outbox;
+mod overlays;
 mod peers;
 mod random;
 mod record;
 mod routes;
 mod rtt;
 mod status;
+mod surplus;
 mod target;
 mod window;
 mod wire;
@@ -47,6 +50,7 @@ pub use event::{
 pub use mesh::Mesh;
 pub use routes::Routes;
 pub use status::{
-    CollisionStatus, ConnectionState, ConnectionStatus, Counters, MeshStatus, PeerLink, PeerStatus,
+    CollisionStatus, ConnectionState, ConnectionStatus, Counters, MeshStatus, OverlayStatus, PeerLink,
+    PeerStatus,
 };
 pub use target::{Target, TargetError};

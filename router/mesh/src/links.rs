@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 use weave_model::{LinkId, PeerName};
 
 use crate::{
-    LinkInfo, Overlay, OverlayKind, Side,
+    LinkInfo, Side,
+    link_state::{KeyTag, LinkState},
     maker::Aim,
     outbox::Outbox,
-    record::{Life, LinkState},
-    rtt,
+    overlays::Overlays,
+    record::Life,
 };
 
 /// A link that passed all checks.
@@ -27,11 +28,7 @@ pub(crate) struct Link {
     pub(crate) is_confirmed: bool,
     /// Where the other end sees us.
     pub(crate) observed: Option<SocketAddr>,
-    /// Since when the overlay in use is the one it is.
-    pub(crate) overlay_since: Instant,
-    sleeve: Option<Overlay>,
-    fastdp: Option<Overlay>,
-    class: u8,
+    overlays: Overlays,
 }
 
 impl Link {
@@ -45,36 +42,16 @@ impl Link {
             digest_sent: false,
             is_confirmed: false,
             observed: None,
-            overlay_since: now,
-            sleeve: None,
-            fastdp: None,
-            class: 0,
+            overlays: Overlays::new(now),
         }
     }
 
-    /// The overlay in use: the kernel's where it works.
-    pub(crate) fn overlay(&self) -> Option<Overlay> {
-        [self.fastdp, self.sleeve].into_iter().flatten().find(|overlay| overlay.up)
+    pub(crate) const fn overlays(&self) -> &Overlays {
+        &self.overlays
     }
 
-    /// Takes in what the data plane says of an overlay.
-    pub(crate) fn set_overlay(&mut self, overlay: Overlay, now: Instant) {
-        let before = self.overlay();
-        match overlay.kind {
-            OverlayKind::Sleeve => self.sleeve = Some(overlay),
-            OverlayKind::Fastdp => self.fastdp = Some(overlay),
-        }
-        let after = self.overlay();
-        if before.map(|o| o.kind) != after.map(|o| o.kind) {
-            self.overlay_since = now;
-        }
-        if let Some(overlay) = after {
-            self.class = if before.is_some() {
-                rtt::next_class(self.class, overlay.rtt)
-            } else {
-                rtt::class(overlay.rtt)
-            };
-        }
+    pub(crate) const fn overlays_mut(&mut self) -> &mut Overlays {
+        &mut self.overlays
     }
 
     /// What we publish of it: nothing until we know that it will stay.
@@ -82,7 +59,8 @@ impl Link {
         if !self.is_confirmed {
             return LinkState::GONE;
         }
-        LinkState::new(self.class, self.overlay().map(|o| o.kind), self.is_outbound())
+        let overlay = self.overlays.in_use().map(|overlay| overlay.kind);
+        LinkState::new(self.overlays.class(), overlay, self.is_outbound(), KeyTag::of(&self.info.public_key))
     }
 
     pub(crate) const fn is_outbound(&self) -> bool {

@@ -21,6 +21,8 @@ use crate::{Config, DialId, Retry, Target, random::Random};
 
 /// A link that lived this long was a good one: its loss is answered by dialling at once.
 const LIVED: Duration = Duration::from_secs(3);
+/// Least wait (before jitter) after a name turned out to be taken: longer than a link without its other end lives.
+const USELESS: Duration = Duration::from_secs(120);
 /// Wait before the next address of the same peer.
 const NEXT_ADDRESS: Duration = Duration::from_millis(50);
 
@@ -325,16 +327,15 @@ impl Maker {
         }
     }
 
-    /// Nothing that leads to `peer` is tried again until the operator asks.
-    pub(crate) fn refuse_peer(&mut self, peer: PeerName, text: &str, now: Instant) {
-        let targets =
-            self.targets.iter().filter(|(_, attempt)| attempt.peer == Some(peer) && !attempt.is_busy());
-        let mut aims: Vec<Aim> = targets.map(|(target, _)| Aim::Target(target.clone())).collect();
-        aims.push(Aim::Peer(peer));
-        for aim in aims {
+    /// What leads to `peer`, and what `dial` was for, is of no use for as long as a router that is gone may seem to be there.
+    pub(crate) fn slow_down(&mut self, dial: Option<DialId>, peer: PeerName) {
+        let least = USELESS.min(self.pace.limit);
+        let aim = dial.and_then(|dial| self.dials.get(&dial)).map(|dial| dial.aim.clone());
+        let targets = self.targets.iter().filter(|(_, attempt)| attempt.peer == Some(peer));
+        let targets: Vec<Aim> = targets.map(|(target, _)| Aim::Target(target.clone())).collect();
+        for aim in aim.into_iter().chain(targets).chain([Aim::Peer(peer)]) {
             if let Some(attempt) = self.attempt(&aim) {
-                attempt.failure = Some(text.to_owned());
-                self.set_state(&aim, State::Never, now);
+                attempt.backoff = attempt.backoff.max(least);
             }
         }
     }
@@ -400,13 +401,20 @@ impl Maker {
         let fits = |limit: usize| self.conn_limit == 0 || taken < limit;
         // What the operator asked for may be the only bridge to the rest of the mesh.
         let target = self.target_queue.first().filter(|_| fits(self.conn_limit * 2));
-        let found = self.found_queue.first().filter(|_| fits(self.conn_limit));
+        let found = self.found_queue.first().filter(|_| fits(self.found_limit()));
         match (target, found) {
             (Some((at, _)), Some((until, peer))) if until < at => Some((*until, Aim::Peer(*peer))),
             (None, Some((until, peer))) => Some((*until, Aim::Peer(*peer))),
             (Some((at, target)), _) => Some((*at, Aim::Target(target.clone()))),
             (None, None) => None,
         }
+    }
+
+    /// Links up to which we dial peers that others told of. Where there are more peers than we may link to, some room is left
+    /// for those that dial us: who finds none anywhere dials in vain.
+    fn found_limit(&self) -> usize {
+        let is_crowded = self.found.len() > self.conn_limit;
+        if is_crowded { self.conn_limit - self.conn_limit / 4 } else { self.conn_limit }
     }
 
     fn target_of(&self, aim: &Aim) -> Option<Target> {

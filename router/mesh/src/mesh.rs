@@ -1,5 +1,6 @@
 //! The state machine, and how it is driven.
 
+mod claims;
 mod dial;
 mod gossip;
 mod link;
@@ -29,6 +30,7 @@ use crate::{
     window::Window,
     wire::{MAX_KEY, MAX_VALUE},
 };
+use claims::Collisions;
 use gossip::{Asked, Rebirth};
 use settle::{Dirty, Motion};
 
@@ -58,9 +60,7 @@ pub struct Mesh {
     dirty: BTreeMap<PeerName, Dirty>,
     asked: BTreeMap<PeerName, Asked>,
     rebirth: Rebirth,
-    /// Records that were refused because their name is taken, so that they are not asked for again and again.
-    refused: BTreeMap<PeerName, Life>,
-    collisions: BTreeMap<PeerName, view::Collision>,
+    collisions: Collisions,
     windows: BTreeMap<PeerName, Window>,
     broadcasts_made: u64,
     /// Where others see us; kept after their links close, so that a short outage is no news.
@@ -101,8 +101,7 @@ impl Mesh {
             dirty: BTreeMap::new(),
             asked: BTreeMap::new(),
             rebirth: Rebirth::default(),
-            refused: BTreeMap::new(),
-            collisions: BTreeMap::new(),
+            collisions: Collisions::default(),
             windows: BTreeMap::new(),
             broadcasts_made: 0,
             observed: Vec::new(),

@@ -1,9 +1,14 @@
 //! Everybody's records, and who is in reach.
 //!
-//! A link counts when both ends report it. A peer is *reachable* when such links lead to it. Only reachable peers are
+//! A link counts when both ends report it, and each means the router that we know by the other's name: a router that takes over
+//! the name of another does not inherit its links. A peer is *reachable* when such links lead to it. Only reachable peers are
 //! vouched for, that is, counted in the hash and listed in digests; so a router that has dropped a departed peer is
 //! never talked into it again by one that has merely not dropped it yet: late news of it wait here, unseen, until links
 //! make it reachable or the grace period ends.
+
+mod merge;
+#[cfg(test)]
+mod props;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,14 +16,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use weave_model::PeerName;
 
+pub(crate) use merge::Taken;
+
 use crate::{
-    MessageError,
     graph::Graph,
     info::Info,
-    record::{Delta, LinkState, Merged, News, Record, Stamp},
+    link_state::{KeyTag, LinkState, carries},
+    record::{Record, Stamp},
 };
 
 /// The most peers that are kept. A digest of so many still fits one message.
@@ -39,28 +45,10 @@ pub(crate) struct Peer {
     pub(crate) since: Instant,
 }
 
-/// What became of another router's record.
-#[derive(Debug)]
-pub(crate) enum Taken {
-    /// Nothing new.
-    Stale,
-    /// Something before it is missing.
-    Gap,
-    /// The name belongs to another key that is alive.
-    Collision([u8; 32]),
-    /// There is no room for another peer.
-    Full,
-    /// Applied.
-    News {
-        /// What we had.
-        before: Stamp,
-        /// Whether this is another run of the router than before.
-        restarted: bool,
-        /// Whether its description changed.
-        described: bool,
-        /// What changed.
-        news: News,
-    },
+impl Peer {
+    pub(crate) fn tag(&self) -> KeyTag {
+        KeyTag::of(&self.info.public_key)
+    }
 }
 
 /// Who came into reach and who fell out of it.
@@ -143,9 +131,12 @@ impl Peers {
             .collect()
     }
 
-    /// One end's view of a link.
+    /// One end's view of a link to the router that we know as `to`.
     pub(crate) fn link(&self, from: PeerName, to: PeerName) -> LinkState {
-        self.by_name.get(&from).map_or(LinkState::GONE, |peer| peer.record.link(to))
+        match (self.by_name.get(&from), self.by_name.get(&to)) {
+            (Some(from), Some(peer)) => from.record.link(to).towards(peer.tag()),
+            _ => LinkState::GONE,
+        }
     }
 
     /// Both ends' views of a link that both report.
@@ -190,86 +181,6 @@ impl Peers {
         self.write(|record| record.set_fact(INFO, b"", Some(bytes)) == Ok(true))
     }
 
-    /// Takes in another router's record, or a part of it. `pinned` is the key it has proved to us, if it is a neighbour.
-    ///
-    /// # Errors
-    /// When no honest router would have passed it on. Nothing was changed.
-    pub(crate) fn merge(
-        &mut self,
-        delta: Delta,
-        pinned: Option<[u8; 32]>,
-        now: Instant,
-    ) -> Result<Taken, MessageError> {
-        let name = delta.peer;
-        let described = delta.facts.iter().find(|((ns, key), _)| *ns == INFO && key.is_empty());
-        let described = match described {
-            Some((_, fact)) => Some(decode_info(&delta, fact.value.as_ref())?),
-            None if delta.from == 0 => return Err(MessageError::Misbehaved("a peer without a description")),
-            None => None,
-        };
-        let restarted =
-            self.by_name.get(&name).is_some_and(|peer| peer.record.stamp().life.tag != delta.life.tag);
-        let Some(info) = described else {
-            let Some(peer) = self.by_name.get_mut(&name) else { return Ok(Taken::Gap) };
-            let (before, merged) = (peer.record.stamp(), peer.record.merge(delta));
-            return self.settle_merge(name, before, merged, restarted, false);
-        };
-        if pinned.is_some_and(|key| key != info.public_key) {
-            return Ok(Taken::Collision(info.public_key));
-        }
-        if let Some(peer) = self.by_name.get_mut(&name) {
-            let before = peer.record.stamp();
-            let is_alive = peer.reachable || peer.joined;
-            if pinned.is_none() && is_alive && peer.info.public_key != info.public_key {
-                return Ok(Taken::Collision(info.public_key));
-            }
-            let merged = peer.record.merge(delta);
-            let described = matches!(merged, Merged::News(_)) && peer.info != info;
-            if described {
-                peer.info = info;
-            }
-            return self.settle_merge(name, before, merged, restarted, described);
-        }
-        if delta.from != 0 {
-            return Ok(Taken::Gap);
-        }
-        if self.by_name.len() >= MAX_PEERS {
-            return Ok(Taken::Full);
-        }
-        let mut record = Record::default();
-        let merged = record.merge(delta);
-        if matches!(merged, Merged::News(_)) {
-            self.by_name.insert(name, Peer { record, info, reachable: false, joined: false, since: now });
-            self.lost_since.insert(name, now);
-        }
-        self.settle_merge(name, Stamp::default(), merged, false, true)
-    }
-
-    fn settle_merge(
-        &mut self,
-        name: PeerName,
-        before: Stamp,
-        merged: Merged,
-        restarted: bool,
-        described: bool,
-    ) -> Result<Taken, MessageError> {
-        match merged {
-            Merged::Stale => Ok(Taken::Stale),
-            Merged::Gap => Ok(Taken::Gap),
-            Merged::TooLarge => Err(MessageError::Misbehaved("a peer says more of itself than fits")),
-            Merged::News(news) => {
-                for (other, from, to) in &news.links {
-                    self.count_edge(name, *other, *from, *to);
-                }
-                if self.is_reachable(name) {
-                    let after = mix(name, self.stamp(name));
-                    self.hash = self.hash.wrapping_sub(mix(name, before)).wrapping_add(after);
-                }
-                Ok(Taken::News { before, restarted, described, news })
-            }
-        }
-    }
-
     /// Finds out anew who is in reach. If that takes the graph, it is handed out, without who is not.
     pub(crate) fn reach(&mut self, graph: &mut Option<Arc<Graph>>, now: Instant) -> Shift {
         let unreached = self.unreached(graph);
@@ -307,41 +218,19 @@ impl Peers {
         self.by_name.keys().zip(reached).filter(|(_, reached)| !reached).map(|(name, _)| *name).collect()
     }
 
-    /// Whether `peer` would stay in reach without our own link to it.
-    pub(crate) fn is_reached_without_link(&self, peer: PeerName) -> bool {
-        let mut seen = BTreeSet::from([self.me]);
-        let mut frontier: Vec<PeerName> =
-            self.own().record.links().map(|(to, _)| to).filter(|to| *to != peer).collect();
-        while let Some(from) = frontier.pop() {
-            if from == peer {
-                return true;
-            }
-            if !seen.insert(from) {
-                continue;
-            }
-            let Some(record) = self.by_name.get(&from).map(|peer| &peer.record) else { continue };
-            let next = record
-                .links()
-                .map(|(to, _)| to)
-                .filter(|to| !seen.contains(to) && self.link(*to, from).is_up());
-            frontier.extend(next);
-        }
-        false
-    }
-
     /// When the next peer out of reach is dropped, if it stays so for `grace`.
     pub(crate) fn next_expiry(&self, grace: Duration) -> Option<Instant> {
         self.lost_since.values().min().map(|since| *since + grace)
     }
 
-    /// Drops who was out of reach for `grace`.
-    pub(crate) fn expire(&mut self, grace: Duration, now: Instant) -> Vec<(PeerName, Peer)> {
+    /// Who was out of reach for `grace`.
+    pub(crate) fn overdue(&self, grace: Duration, now: Instant) -> Vec<PeerName> {
         let due = self.lost_since.iter().filter(|(_, since)| **since + grace <= now);
-        let due: Vec<PeerName> = due.map(|(name, _)| *name).collect();
-        due.into_iter().filter_map(|name| Some((name, self.drop_peer(name)?))).collect()
+        due.map(|(name, _)| *name).collect()
     }
 
-    fn drop_peer(&mut self, name: PeerName) -> Option<Peer> {
+    /// Drops a peer that is out of reach.
+    pub(crate) fn forget(&mut self, name: PeerName) -> Option<Peer> {
         self.lost_since.remove(&name);
         let links: Vec<_> = self.by_name.get(&name)?.record.links().collect();
         for (other, state) in links {
@@ -361,7 +250,8 @@ impl Peers {
     }
 
     fn count_edge(&mut self, from: PeerName, to: PeerName, before: LinkState, after: LinkState) {
-        let back = self.link(to, from);
+        let Some(tag) = self.by_name.get(&to).map(Peer::tag) else { return };
+        let (before, after, back) = (before.towards(tag), after.towards(tag), self.link(to, from));
         let count = |edges: &mut usize, was: bool, is: bool| match (was, is) {
             (false, true) => *edges += 1,
             (true, false) => *edges -= 1,
@@ -376,21 +266,6 @@ impl Peers {
     }
 }
 
-/// Whether an end says that frames get through.
-pub(crate) const fn carries(state: LinkState) -> bool {
-    state.is_up() && state.overlay().is_some()
-}
-
-fn decode_info(delta: &Delta, value: Option<&Bytes>) -> Result<Info, MessageError> {
-    let value = value.ok_or(MessageError::Misbehaved("a peer without a description"))?;
-    let info = Info::decode(value)?;
-    if crate::record::Life::new(delta.life.incarnation, info.uid) == delta.life {
-        Ok(info)
-    } else {
-        Err(MessageError::Misbehaved("a description of another run than its record"))
-    }
-}
-
 /// A peer's share of the hash. Sums of these do not depend on order. (SplitMix64's finaliser, thrice: it need not
 /// withstand an attacker, who as a member could lie anyway.)
 fn mix(name: PeerName, stamp: Stamp) -> u64 {
@@ -400,7 +275,7 @@ fn mix(name: PeerName, stamp: Stamp) -> u64 {
     finalise(finalise(finalise(name) ^ life) ^ stamp.version)
 }
 
-const fn finalise(word: u64) -> u64 {
+pub(crate) const fn finalise(word: u64) -> u64 {
     let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -19,13 +19,13 @@ use std::collections::{BTreeMap, btree_map};
 use bytes::Bytes;
 use weave_model::{PeerName, Uid};
 
-use crate::OverlayKind;
+use crate::link_state::LinkState;
 
 /// The most that a router may publish of itself, in bytes as counted by [`Fact::cost`] and [`Cell::COST`], which are not less
 /// than what an entry takes in a message.
 pub(crate) const MAX_OWN: usize = 512 << 10;
 /// The most that we keep of another router: its own bound and room for its links. A whole record fits one message.
-pub(crate) const MAX_RECORD: usize = 768 << 10;
+pub(crate) const MAX_RECORD: usize = 832 << 10;
 
 /// One run of a router. Later runs are greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -48,53 +48,6 @@ pub(crate) struct Stamp {
     pub(crate) version: u64,
 }
 
-/// One end's view of a link, in a byte (see [`crate::wire`]).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LinkState(u8);
-
-impl LinkState {
-    pub(crate) const GONE: Self = Self(0xff);
-
-    pub(crate) const fn new(class: u8, overlay: Option<OverlayKind>, outbound: bool) -> Self {
-        let overlay = match overlay {
-            None => 0,
-            Some(OverlayKind::Sleeve) => 1,
-            Some(OverlayKind::Fastdp) => 2,
-        };
-        Self((class & 0x0f) | (overlay << 4) | ((outbound as u8) << 6))
-    }
-
-    pub(crate) const fn from_byte(byte: u8) -> Option<Self> {
-        let known = byte == 0xff || (byte & 0x80 == 0 && byte & 0x30 != 0x30);
-        if known { Some(Self(byte)) } else { None }
-    }
-
-    pub(crate) const fn byte(self) -> u8 {
-        self.0
-    }
-
-    pub(crate) const fn is_up(self) -> bool {
-        self.0 != 0xff
-    }
-
-    /// The overlay in use, if the link is up and one works.
-    pub(crate) const fn overlay(self) -> Option<OverlayKind> {
-        match self.0 >> 4 & 0x03 {
-            1 => Some(OverlayKind::Sleeve),
-            2 => Some(OverlayKind::Fastdp),
-            _ => None,
-        }
-    }
-
-    pub(crate) const fn is_outbound(self) -> bool {
-        self.is_up() && self.0 & 0x40 != 0
-    }
-
-    pub(crate) const fn class(self) -> u8 {
-        self.0 & 0x0f
-    }
-}
-
 /// A link in a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cell {
@@ -104,7 +57,7 @@ pub(crate) struct Cell {
 
 impl Cell {
     /// What a link counts towards [`MAX_RECORD`].
-    pub(crate) const COST: usize = 16;
+    pub(crate) const COST: usize = 20;
 }
 
 /// An entry of a record; without a value it is a tombstone.

@@ -16,6 +16,7 @@ use weave_model::{LinkId, PeerName};
 
 use crate::{
     graph::{Graph, Plane},
+    link_state::is_fast,
     peers::Peers,
 };
 
@@ -23,6 +24,9 @@ use crate::{
 const OWN_TREES: usize = 64;
 /// Trees that are shared beyond.
 const SHARED_TREES: usize = 16;
+/// The longest path that [`Routes::fast_hops`] tells: relaying in the kernel takes a VXLAN network of its own for each number of
+/// hops that remain.
+const MAX_FAST_HOPS: u8 = 4;
 
 /// Where frames (or messages) go next. A snapshot: [`crate::Event::RoutesChanged`] tells of a new one.
 #[derive(Debug)]
@@ -30,10 +34,28 @@ pub struct Routes {
     me: PeerName,
     plane: Plane,
     /// Neighbours over links that this plane can use.
-    neighbours: BTreeMap<PeerName, LinkId>,
-    /// Everybody else in reach, and the neighbour that leads there.
-    via: BTreeMap<PeerName, PeerName>,
+    neighbours: BTreeMap<PeerName, Neighbour>,
+    /// Everybody else in reach.
+    far: BTreeMap<PeerName, Far>,
+    /// Neighbours that lead to somebody else.
+    relays: BTreeSet<PeerName>,
     shape: Shape,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Neighbour {
+    link: LinkId,
+    /// Both ends say that the kernel carries frames.
+    is_fast: bool,
+}
+
+/// Somebody in reach who is no neighbour.
+#[derive(Debug, Clone, Copy)]
+struct Far {
+    /// The neighbour that leads there.
+    via: PeerName,
+    /// The hops to it, if the kernel carries frames over all of them.
+    fast_hops: Option<u8>,
 }
 
 #[derive(Debug)]
@@ -56,12 +78,21 @@ struct Shared {
     links: Vec<LinkId>,
     /// By index: which of them leads to each peer; `None` for us and for whom the tree does not reach.
     towards: Vec<Option<LinkId>>,
+    /// Those of the links that lead to a single peer.
+    leaves: BTreeSet<LinkId>,
 }
 
 impl Routes {
     /// Routes of one who knows nobody.
     pub(crate) const fn alone(me: PeerName, plane: Plane) -> Self {
-        Self { me, plane, neighbours: BTreeMap::new(), via: BTreeMap::new(), shape: Shape::Full }
+        Self {
+            me,
+            plane,
+            neighbours: BTreeMap::new(),
+            far: BTreeMap::new(),
+            relays: BTreeSet::new(),
+            shape: Shape::Full,
+        }
     }
 
     /// Routes over the given links; `graph` is made when it is first needed, and shared.
@@ -72,19 +103,22 @@ impl Routes {
         graph: &mut Option<Arc<Graph>>,
     ) -> Self {
         let me = peers.me();
-        let usable = |name: PeerName| peers.edge(me, name).and_then(|edge| plane.cost(edge)).is_some();
-        let neighbours = links.iter().filter(|(name, _)| peers.is_reachable(**name) && usable(**name));
-        let neighbours: BTreeMap<_, _> = neighbours.map(|(name, link)| (*name, *link)).collect();
+        let neighbour = |(name, link): (&PeerName, &LinkId)| {
+            let edge = peers.edge(me, *name).filter(|edge| plane.cost(*edge).is_some())?;
+            let is_fast = plane == Plane::Data && is_fast(edge);
+            peers.is_reachable(*name).then_some((*name, Neighbour { link: *link, is_fast }))
+        };
+        let neighbours: BTreeMap<_, _> = links.iter().filter_map(neighbour).collect();
         let (full_control, full_data) = peers.is_full_mesh();
         let is_full = match plane {
             Plane::Control => full_control,
             Plane::Data => full_data,
         };
         if is_full && neighbours.len() + 1 == peers.reachable_len() {
-            return Self { me, plane, neighbours, via: BTreeMap::new(), shape: Shape::Full };
+            return Self { neighbours, ..Self::alone(me, plane) };
         }
         let graph = Arc::clone(graph.get_or_insert_with(|| Arc::new(Graph::new(peers))));
-        let via = if neighbours.len() + 1 == peers.reachable_len() {
+        let far = if neighbours.len() + 1 == peers.reachable_len() {
             BTreeMap::new()
         } else {
             far(me, plane, &graph, &neighbours)
@@ -94,7 +128,8 @@ impl Routes {
             me,
             plane,
             neighbours,
-            via,
+            relays: far.values().map(|far| far.via).collect(),
+            far,
             shape: Shape::Partial { graph, trees, shared: locks(SHARED_TREES) },
         }
     }
@@ -102,15 +137,41 @@ impl Routes {
     /// The link, and the neighbour at its end, over which to send to `peer`.
     #[must_use]
     pub fn next_hop(&self, peer: PeerName) -> Option<(LinkId, PeerName)> {
-        let neighbour = if self.neighbours.contains_key(&peer) { peer } else { *self.via.get(&peer)? };
-        Some((*self.neighbours.get(&neighbour)?, neighbour))
+        let neighbour = if self.neighbours.contains_key(&peer) { peer } else { self.far.get(&peer)?.via };
+        Some((self.neighbours.get(&neighbour)?.link, neighbour))
+    }
+
+    /// How many hops our path to `peer` has, the one that [`Routes::next_hop`] begins, if both ends of every link on it say that
+    /// they use fastdp, and if there are at most four; 1 for such a neighbour. The relays' paths are the rest of ours
+    /// wherever they know the same links.
+    #[must_use]
+    pub fn fast_hops(&self, peer: PeerName) -> Option<u8> {
+        match self.neighbours.get(&peer) {
+            Some(neighbour) => neighbour.is_fast.then_some(1),
+            None => self.far.get(&peer)?.fast_hops,
+        }
+    }
+
+    /// Whether what we broadcast goes to this neighbour and ends there: it has no children in our broadcast tree. Not so for a
+    /// peer that [`Routes::broadcast_hops`] of ourselves does not lead to at once.
+    #[must_use]
+    pub fn is_leaf(&self, neighbour: PeerName) -> bool {
+        let Some(Neighbour { link, .. }) = self.neighbours.get(&neighbour) else { return false };
+        match &self.shape {
+            Shape::Full => true,
+            Shape::Partial { graph, .. } if graph.len() > OWN_TREES => {
+                self.shared_tree(self.me).is_some_and(|(_, tree)| tree.leaves.contains(link))
+            }
+            // In a tree of our own every neighbour is a child of ours, and paths to others go through the same tree.
+            Shape::Partial { .. } => !self.relays.contains(&neighbour),
+        }
     }
 
     /// The links over which what `source` broadcasts goes on from here; all of our tree's first hops if that is us.
     #[must_use]
     pub fn broadcast_hops(&self, source: PeerName) -> Vec<LinkId> {
         match &self.shape {
-            Shape::Full if source == self.me => self.neighbours.values().copied().collect(),
+            Shape::Full if source == self.me => self.neighbours.values().map(|to| to.link).collect(),
             Shape::Full => Vec::new(),
             Shape::Partial { graph, .. } if graph.len() > OWN_TREES => {
                 let Some((index, tree)) = self.shared_tree(source) else { return Vec::new() };
@@ -142,14 +203,14 @@ impl Routes {
     /// Everybody that can be reached, with the neighbour that is next, by name.
     pub fn unicast(&self) -> impl Iterator<Item = (PeerName, PeerName)> {
         let mut all: BTreeMap<_, _> = self.neighbours.keys().map(|name| (*name, *name)).collect();
-        all.extend(&self.via);
+        all.extend(self.far.iter().map(|(name, far)| (*name, far.via)));
         all.into_iter()
     }
 
     /// The neighbour at the end of a link.
     #[must_use]
     pub fn neighbour(&self, link: LinkId) -> Option<PeerName> {
-        self.neighbours.iter().find(|(_, l)| **l == link).map(|(name, _)| *name)
+        self.neighbours.iter().find(|(_, to)| to.link == link).map(|(name, _)| *name)
     }
 
     /// Whether everybody has a link to everybody, so that nothing is ever relayed.
@@ -165,7 +226,7 @@ impl Routes {
 
     fn children(&self, graph: &Graph, source: usize) -> Vec<LinkId> {
         let Some(me) = graph.index(self.me) else { return Vec::new() };
-        self.links_to(graph, graph.tree(source, self.plane).children(me))
+        graph.tree(source, self.plane).children(me).filter_map(|child| self.link_of(graph, child)).collect()
     }
 
     /// The index of `source`, and the shared tree that what it says follows.
@@ -179,17 +240,19 @@ impl Routes {
 
     /// Our place in the tree of `root`.
     fn share(&self, graph: &Graph, root: usize) -> Shared {
-        let nowhere = || Shared { links: Vec::new(), towards: vec![None; graph.len()] };
+        let nowhere =
+            || Shared { links: Vec::new(), towards: vec![None; graph.len()], leaves: BTreeSet::new() };
         let Some(me) = graph.index(self.me) else { return nowhere() };
-        let link_of = |peer: usize| graph.name(peer).and_then(|name| self.neighbours.get(&name).copied());
         let towards = graph.tree(root, self.plane).ways_from(me, graph.len());
-        let towards: Vec<Option<LinkId>> = towards.into_iter().map(|via| link_of(via?)).collect();
-        let links: BTreeSet<LinkId> = towards.iter().flatten().copied().collect();
-        Shared { links: links.into_iter().collect(), towards }
+        let towards: Vec<Option<LinkId>> = towards.into_iter().map(|via| self.link_of(graph, via?)).collect();
+        let mut peers_by_link: BTreeMap<LinkId, usize> = BTreeMap::new();
+        towards.iter().flatten().for_each(|link| *peers_by_link.entry(*link).or_default() += 1);
+        let leaves = peers_by_link.iter().filter(|(_, peers)| **peers == 1).map(|(link, _)| *link);
+        Shared { leaves: leaves.collect(), links: peers_by_link.into_keys().collect(), towards }
     }
 
-    fn links_to(&self, graph: &Graph, peers: impl Iterator<Item = usize>) -> Vec<LinkId> {
-        peers.filter_map(|peer| self.neighbours.get(&graph.name(peer)?).copied()).collect()
+    fn link_of(&self, graph: &Graph, peer: usize) -> Option<LinkId> {
+        Some(self.neighbours.get(&graph.name(peer)?)?.link)
     }
 }
 
@@ -201,10 +264,13 @@ fn far(
     me: PeerName,
     plane: Plane,
     graph: &Graph,
-    neighbours: &BTreeMap<PeerName, LinkId>,
-) -> BTreeMap<PeerName, PeerName> {
+    neighbours: &BTreeMap<PeerName, Neighbour>,
+) -> BTreeMap<PeerName, Far> {
     let Some(index) = graph.index(me) else { return BTreeMap::new() };
-    let hops = graph.tree(index, plane).first_hops().into_iter();
-    let named = hops.filter_map(|(to, via)| Some((graph.name(to)?, graph.name(via)?)));
+    let paths = graph.tree(index, plane).paths(graph).into_iter();
+    let named = paths.filter_map(|path| {
+        let fast_hops = path.fast_hops.filter(|hops| *hops <= MAX_FAST_HOPS);
+        Some((graph.name(path.to)?, Far { via: graph.name(path.via)?, fast_hops }))
+    });
     named.filter(|(to, _)| !neighbours.contains_key(to)).collect()
 }

@@ -1,6 +1,10 @@
 //! What an operator sees of the mesh.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use weave_model::{PeerName, Uid};
 
@@ -126,10 +130,33 @@ pub struct ConnectionStatus {
     pub mtu: Option<u16>,
     /// Of that overlay.
     pub rtt: Option<Duration>,
+    /// Since when that overlay is in use, or since when a link has none; `None` without a link.
+    pub overlay_since: Option<Instant>,
+    /// Both overlays of a link, the preferred one first; empty without a link.
+    pub overlays: Vec<OverlayStatus>,
     /// How long it has been in this state.
     pub since: Duration,
     /// When it is tried again; `None` when it is linked, under way, or never tried again.
     pub retry_in: Option<Duration>,
+}
+
+/// One overlay of a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OverlayStatus {
+    /// Which.
+    pub kind: OverlayKind,
+    /// Whether frames get through.
+    pub up: bool,
+    /// Whether it is the one in use.
+    pub in_use: bool,
+    /// Since when it is up, or not up.
+    pub since: Instant,
+    /// While it is up, the largest frame payload it carries, in bytes.
+    pub mtu: Option<u16>,
+    /// While it is up.
+    pub rtt: Option<Duration>,
+    /// Why it is not in use; empty when it is.
+    pub note: String,
 }
 
 /// A name that was claimed with a second key, and refused.

@@ -13,18 +13,23 @@
 //! 6 Broadcast  u8 hops, name origin, u32 tag, varint sequence, u8 channel, payload to the end
 //! 7 Observed   address                          where the sender sees the receiver
 //! 8 Refuse     u8 reason                        the sender closes the link, for this reason
+//! 9 Claim      u8 1 or 0, name, 32 bytes key    a router with this key claims this name, or (0) does so no more
 //!
 //! stamp        name, u32 tag, varint incarnation, varint version
 //! delta        name, u32 tag, varint incarnation, varint from, varint span (to - from),
 //!              varint floor                                only if from is 0: the delta is the whole state
-//!              varint n, n * (name, u8 state, varint age)
+//!              varint n, n * (name, state, varint age)
 //!              varint n, n * (u8 namespace, varint length, key, varint age, varint length + 1, value)
 //!                                                          length + 1 = 0: the fact was removed
 //!              an entry's version is to - age
-//! state        bits 0-3 RTT class, bits 4-5 overlay (0 none, 1 sleeve, 2 fastdp), bit 6 the teller dialled;
-//!              255: the link is gone
+//! state        u8 bits, u32 key tag of the other end
+//!              bits 0-3 RTT class, 4-5 overlay (0 none, 1 sleeve, 2 fastdp), 6 the teller dialled
+//!              255: the link is gone; no key tag follows
 //! address      u8 4 or 6, 4 or 16 bytes, u16 port
 //! ```
+//!
+//! A key tag is the sum of the eight u32 words of a public key. A link counts when both ends report it, each with the tag of the
+//! key that belongs to the other's name, as the reader knows it.
 //!
 //! RTT class c stands for at most 2^(c-1) ms; 15 has no upper bound. Fact 0:"" (namespace 0, empty key) describes its owner:
 //!
@@ -43,11 +48,12 @@ use bytes::Bytes;
 use weave_model::PeerName;
 
 pub(crate) use reader::Reader;
-pub(crate) use writer::{Writer, broadcast, digest, hash, observed, refuse, send, want};
+pub(crate) use writer::{Writer, broadcast, claim, digest, hash, observed, refuse, send, want};
 
 use crate::{
     CloseReason, MessageError,
-    record::{Cell, Delta, Fact, Life, LinkState, Stamp},
+    link_state::{KeyTag, LinkState},
+    record::{Cell, Delta, Fact, Life, Stamp},
 };
 
 /// The longest message, in bytes: what one frame of a link carries.
@@ -58,6 +64,9 @@ pub(crate) const MAX_KEY: usize = 512;
 pub(crate) const MAX_VALUE: usize = 64 << 10;
 /// Versions and incarnations stay below this, so that sums never overflow.
 pub(crate) const MAX_COUNT: u64 = 1 << 60;
+
+/// Stands for a link that is gone.
+const GONE: u8 = LinkState::GONE.bits();
 
 /// Which part of what the sender knows a digest covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +90,7 @@ pub(crate) enum Message<'a> {
     Broadcast { hops: u8, origin: PeerName, tag: u32, sequence: u64, channel: u8, payload: &'a [u8] },
     Observed(SocketAddr),
     Refuse(CloseReason),
+    Claim { stands: bool, name: PeerName, public_key: [u8; 32] },
 }
 
 /// Reads one message; nothing may follow it.
@@ -126,6 +136,14 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Message<'_>, MessageError> {
             CloseReason::from_code(reader.u8()?)
                 .ok_or(MessageError::Unparsable("unknown reason to close"))?,
         ),
+        9 => {
+            let stands = match reader.u8()? {
+                0 => false,
+                1 => true,
+                _ => return Err(MessageError::Unparsable("claim of unknown kind")),
+            };
+            Message::Claim { stands, name: reader.name()?, public_key: reader.array()? }
+        }
         kind => return Err(MessageError::Incompatible(kind)),
     };
     reader.finish()?;
@@ -166,8 +184,7 @@ fn decode_delta(reader: &mut Reader<'_>) -> Result<Delta, MessageError> {
         if name == peer {
             return Err(MessageError::Misbehaved("a peer linked to itself"));
         }
-        let state =
-            LinkState::from_byte(reader.u8()?).ok_or(MessageError::Unparsable("unknown link state"))?;
+        let state = decode_state(reader)?;
         delta.links.push((name, Cell { version: version(reader.varint()?)?, state }));
     }
     for _ in 0..reader.count(4)? {
@@ -183,6 +200,14 @@ fn decode_delta(reader: &mut Reader<'_>) -> Result<Delta, MessageError> {
     Ok(delta)
 }
 
+fn decode_state(reader: &mut Reader<'_>) -> Result<LinkState, MessageError> {
+    match reader.u8()? {
+        GONE => Ok(LinkState::GONE),
+        bits => LinkState::from_wire(bits, KeyTag(reader.u32()?))
+            .ok_or(MessageError::Unparsable("unknown link state")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -191,15 +216,16 @@ mod tests {
 
     fn delta() -> impl Strategy<Value = Delta> {
         let life = (0..MAX_COUNT / 2, any::<u32>()).prop_map(|(incarnation, tag)| Life { incarnation, tag });
-        let link = (any::<[u8; 6]>(), 1..99u64, prop_oneof![0..0x30u8, Just(0xff)]);
+        let up = (0..0x30u8, any::<u32>()).prop_map(|(bits, far)| LinkState::from_wire(bits, KeyTag(far)));
+        let state = prop_oneof![up, Just(Some(LinkState::GONE))];
+        let link = (any::<[u8; 6]>(), 1..99u64, state.prop_map(Option::unwrap));
         let fact =
             (any::<u8>(), prop::collection::vec(any::<u8>(), 0..20), 1..99u64, any::<Option<[u8; 9]>>());
         let lists = (prop::collection::vec(link, 0..5), prop::collection::vec(fact, 0..5));
         (any::<[u8; 6]>(), life, 0..1000u64, lists).prop_map(|(peer, life, from, (links, facts))| {
-            let links = links.into_iter().map(|(name, version, state)| {
-                let state = LinkState::from_byte(state).unwrap();
-                (PeerName(name), Cell { version: from + version, state })
-            });
+            let links = links
+                .into_iter()
+                .map(|(name, version, state)| (PeerName(name), Cell { version: from + version, state }));
             let facts = facts.into_iter().map(|(ns, key, version, value)| {
                 let value = value.map(|v| Bytes::copy_from_slice(&v));
                 ((ns, Bytes::from(key)), Fact { version: from + version, value })

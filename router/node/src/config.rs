@@ -12,4 +12,6 @@ pub struct Config {
     pub restored: Vec<(Vec<u8>, Vec<u8>)>,
     /// The domain of container names; `None` turns names off.
     pub domain: Option<Domain>,
+    /// The overlay's MTU, if the operator fixed it; else [`crate::Output::Mtu`] says what the paths carry.
+    pub mtu: Option<u16>,
 }

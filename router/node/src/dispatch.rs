@@ -9,7 +9,7 @@ use weave_names::FactChange;
 
 use crate::{
     attachment::{self, Attachment, AttachmentError},
-    forwarding,
+    forwarding, mtu,
     node::Node,
     output::{Output, Refused},
 };
@@ -35,12 +35,15 @@ pub(crate) fn settle(node: &mut Node, now: Instant) {
             is_quiet = false;
             on_ipam(node, event, now);
         }
-        if is_quiet {
+        if is_quiet && !publish_mtu(node, now) {
             break;
         }
     }
     while let Some(transmit) = node.mesh.poll_transmit() {
         node.outputs.push_back(Output::Transmit { link: transmit.link, bytes: transmit.bytes });
+    }
+    if let Some(mtu) = node.mtu.poll(now) {
+        node.outputs.push_back(Output::Mtu(mtu));
     }
     if node.is_forwarding_stale && now >= node.forwarding_not_before {
         forwarding::refresh(node, now);
@@ -51,6 +54,16 @@ pub(crate) fn settle(node: &mut Node, now: Instant) {
             node.outputs.push_back(Output::Names(names.snapshot()));
         }
     }
+}
+
+/// Tells what our links carry, if that changed; tells whether it did.
+fn publish_mtu(node: &mut Node, now: Instant) -> bool {
+    let Some(mtu) = node.mtu.news() else { return false };
+    if let Err(error) = node.mesh.set_fact(mtu::NAMESPACE, &[], mtu.to_be_bytes().to_vec(), now) {
+        let local = node.local;
+        refuse(node, local, "the MTU", &error);
+    }
+    true
 }
 
 /// Publishes a name of ours and lets our own table know at once.
@@ -75,11 +88,13 @@ fn on_mesh(node: &mut Node, event: MeshEvent, now: Instant) {
         MeshEvent::AbandonDial { dial } => node.outputs.push_back(Output::AbandonDial { dial }),
         MeshEvent::CloseLink { link, reason } => {
             flush_transmits(node);
+            node.forget_link(link, now);
             node.outputs.push_back(Output::CloseLink { link, reason });
         }
         MeshEvent::LinkAdopted { link, peer } => node.outputs.push_back(Output::LinkAdopted { link, peer }),
         MeshEvent::PeerJoined { peer, nickname } => {
             node.peers.insert(peer);
+            node.kernel.peer_joined(peer, now);
             if let Some(ipam) = &mut node.ipam {
                 ipam.handle_peer_reachable(peer, now);
             }
@@ -111,7 +126,10 @@ fn on_peer_left(node: &mut Node, peer: PeerName, now: Instant) {
         node.are_names_stale |= names.handle_peer_gone(peer);
     }
     node.peers.remove(&peer);
-    node.attachments_by_peer.remove(&peer);
+    node.mtu.of_peer(peer, None, now);
+    let attachments = node.attachments_by_peer.remove(&peer).unwrap_or_default();
+    let stations = attachments.into_iter().map(|(mac, attachment)| (mac, attachment.addresses)).collect();
+    node.kernel.peer_left(peer, stations, now);
     node.is_forwarding_stale = true;
     node.outputs.push_back(Output::PeerLeft { peer });
 }
@@ -127,6 +145,11 @@ fn on_fact(node: &mut Node, peer: PeerName, ns: Namespace, key: &[u8], value: Op
                 refuse(node, peer, "an attachment", &error);
             }
         }
+        mtu::NAMESPACE => match value.map(mtu::decode) {
+            Some(None) => refuse(node, peer, "an MTU", &"it is not two bytes"),
+            Some(known) => node.mtu.of_peer(peer, known, now),
+            None => node.mtu.of_peer(peer, None, now),
+        },
         IPAM => {
             let result = node.ipam.as_mut().map(|ipam| ipam.handle_peer_state(peer, value, now));
             if let Some(Err(error)) = result {

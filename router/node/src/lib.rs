@@ -22,6 +22,8 @@ mod attachment;
 mod config;
 mod dispatch;
 mod forwarding;
+mod kernel;
+mod mtu;
 mod node;
 mod output;
 

@@ -3,11 +3,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use weave_datapath::Plan;
 use weave_ipam::{Ipam, IpamStatus, RequestId, RestoreError, StoreMark};
-use weave_mesh::{DialFailure, DialId, LinkInfo, Mesh, MeshStatus, MessageError, Overlay, Target};
+use weave_mesh::{
+    DialFailure, DialId, LinkInfo, Mesh, MeshStatus, MessageError, Overlay, OverlayKind, Target,
+};
 use weave_model::{ContainerId, Interface, LinkId, Mac, PeerName, Subnet};
 use weave_names::{FactChange, NameError, Names, RemoveFilter};
 
@@ -15,6 +19,8 @@ use crate::{
     attachment::{self, Attachment},
     config::Config,
     dispatch,
+    kernel::KernelPaths,
+    mtu::Mtu,
     output::Output,
 };
 
@@ -31,11 +37,17 @@ pub struct Node {
     /// Everybody else who can be reached.
     pub(crate) peers: BTreeSet<PeerName>,
     pub(crate) attachments_by_peer: BTreeMap<PeerName, BTreeMap<Mac, Attachment>>,
+    pub(crate) mtu: Mtu,
+    pub(crate) kernel: KernelPaths,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) is_forwarding_stale: bool,
     pub(crate) forwarding_not_before: Instant,
     pub(crate) are_names_stale: bool,
-    pub(crate) remote_macs: BTreeSet<Mac>,
+    /// The kernel's tables, as they were handed out last, and when they were worked out.
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) planned_at: Instant,
+    /// The links that the mesh keeps: who is at the other end, and where.
+    pub(crate) links: BTreeMap<LinkId, (PeerName, IpAddr)>,
 }
 
 impl Node {
@@ -50,6 +62,8 @@ impl Node {
             None => None,
         };
         let mut node = Self {
+            mtu: Mtu::new(config.mtu),
+            kernel: KernelPaths::default(),
             mesh: Mesh::new(config.mesh, derive(seed, 0), now),
             ipam,
             names: config.domain.map(|domain| Names::new(domain, local)),
@@ -60,7 +74,9 @@ impl Node {
             is_forwarding_stale: true,
             forwarding_not_before: now,
             are_names_stale: true,
-            remote_macs: BTreeSet::new(),
+            plan: Arc::default(),
+            planned_at: now,
+            links: BTreeMap::new(),
         };
         dispatch::settle(&mut node, now);
         Ok(node)
@@ -84,6 +100,7 @@ impl Node {
 
     /// A handshake succeeded. The mesh answers with `LinkAdopted` or `CloseLink`.
     pub fn handle_link_opened(&mut self, link: LinkId, info: LinkInfo, now: Instant) {
+        self.links.insert(link, (info.peer, info.remote.ip().to_canonical()));
         self.mesh.handle_link_opened(link, info, now);
         dispatch::settle(self, now);
     }
@@ -101,7 +118,18 @@ impl Node {
     /// A link is gone.
     pub fn handle_link_closed(&mut self, link: LinkId, reason: &str, now: Instant) {
         self.mesh.handle_link_closed(link, reason, now);
+        self.forget_link(link, now);
         dispatch::settle(self, now);
+    }
+
+    pub(crate) fn forget_link(&mut self, link: LinkId, now: Instant) {
+        if let Some((peer, _)) = self.links.remove(&link)
+            && self.links.values().all(|(other, _)| *other != peer)
+        {
+            self.kernel.link_gone(peer, now);
+        }
+        self.mtu.link_gone(link, now);
+        self.is_forwarding_stale = true;
     }
 
     /// The link can take no more messages, or can again; what is to be said meanwhile is merged while it waits.
@@ -113,7 +141,17 @@ impl Node {
     /// The data plane of a link came up, changed or went down.
     pub fn handle_overlay(&mut self, link: LinkId, overlay: Overlay, now: Instant) {
         self.mesh.handle_overlay(link, overlay, now);
+        self.mtu.measured(link, overlay, now);
+        if let (OverlayKind::Fastdp, Some((peer, remote))) = (overlay.kind, self.links.get(&link)) {
+            if overlay.up { self.kernel.is_up(*peer, *remote) } else { self.kernel.is_down(*peer) }
+        }
+        self.is_forwarding_stale = true;
         dispatch::settle(self, now);
+    }
+
+    /// Why an overlay of a link is not up; for status.
+    pub fn handle_overlay_note(&mut self, link: LinkId, kind: OverlayKind, text: &str) {
+        self.mesh.handle_overlay_note(link, kind, text);
     }
 
     /// A dial led to nothing.
@@ -254,6 +292,7 @@ impl Node {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.mesh.handle_timeout(now);
+        self.is_forwarding_stale |= self.kernel.poll_timeout(self.planned_at).is_some_and(|at| at <= now);
         if let Some(ipam) = &mut self.ipam {
             ipam.handle_timeout(now);
         }
@@ -272,7 +311,13 @@ impl Node {
         let forwarding =
             self.is_forwarding_stale.then_some((self.forwarding_not_before, "forwarding snapshot"));
         let ipam = self.ipam.as_ref().and_then(Ipam::poll_timeout);
-        [self.mesh.poll_timeout(), ipam, forwarding].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let mtu = self.mtu.poll_timeout().map(|at| (at, "MTU"));
+        let kernel = self.kernel.poll_timeout(self.planned_at).filter(|_| !self.is_forwarding_stale);
+        let kernel = kernel.map(|at| (at, "paths without a link"));
+        [self.mesh.poll_timeout(), ipam, forwarding, mtu, kernel]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(at, _)| *at)
     }
 
     /// The mesh, to look at.

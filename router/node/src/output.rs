@@ -1,12 +1,12 @@
 //! What a node wants done.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use weave_datapath::Forwarding;
+use weave_datapath::{Forwarding, Plan};
 use weave_ipam::{Refusal, Reply, RequestId, Write};
 use weave_mesh::{CloseReason, DialId, Target};
-use weave_model::{LinkId, Mac, PeerName};
+use weave_model::{LinkId, PeerName};
 use weave_names::Snapshot;
 
 /// One effect. Carry them out in the order they come.
@@ -58,8 +58,10 @@ pub enum Output {
     },
     /// Forward frames by this from now on.
     Forwarding(Arc<Forwarding>),
-    /// MAC addresses that live on other hosts: what the bridge must send to the tunnel.
-    RemoteMacs(BTreeSet<Mac>),
+    /// Bring the kernel's tables in line with this.
+    Plan(Arc<Plan>),
+    /// Give the bridge and the containers this MTU, bytes: the best that every path carries.
+    Mtu(u16),
     /// Answer names from this from now on.
     Names(Arc<Snapshot>),
     /// A router is part of the mesh.

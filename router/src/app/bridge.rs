@@ -6,10 +6,16 @@ use weave_model::Mac;
 use super::explain;
 use crate::{config::Config, identity::Local};
 
+/// Until the paths are known: what Weave Net used, which passes nearly everywhere.
+const FIRST_MTU: u16 = 1376;
+
 /// The bridge and the data plane's port on it.
 pub(super) struct Bridge {
     name: String,
+    pub(super) index: LinkIndex,
     pub(super) mac: Mac,
+    /// What it has at the start.
+    pub(super) mtu: u16,
     taps: Vec<Tap>,
     pub(super) tap_port: LinkIndex,
     /// Whether this start made the bridge, and so may take it away again.
@@ -29,18 +35,22 @@ impl Bridge {
         local: &Local,
         taps: Vec<Tap>,
     ) -> anyhow::Result<Self> {
-        let existed = host.link_index(&config.bridge).await?.is_some();
+        let existing_mtu = host.link_mtu(&config.bridge).await?;
+        let existed = existing_mtu.is_some();
+        let present = || existing_mtu.and_then(|mtu| u16::try_from(mtu).ok());
+        let mtu = config.mtu.or_else(present).unwrap_or(FIRST_MTU);
         let mac = names::mac_from_seed(&[b"bridge", &local.name.0[..]].concat());
         let spec = BridgeSpec {
             name: config.bridge.clone(),
             mac: Some(mac),
-            mtu: config.mtu.into(),
+            mtu: mtu.into(),
             ..BridgeSpec::default()
         };
         let index = host.ensure_bridge(&spec).await?;
         match host.ensure_tap_port(names::TAP, index).await {
             Ok(tap_port) => {
-                Ok(Self { name: config.bridge.clone(), mac, taps, tap_port, is_ours_to_undo: !existed })
+                let name = config.bridge.clone();
+                Ok(Self { name, index, mac, mtu, taps, tap_port, is_ours_to_undo: !existed })
             }
             Err(error) => {
                 if !existed {

@@ -1,6 +1,7 @@
 //! The engine's links and dials.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,15 +10,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
-use weave_link::{DataKeys, Encryption};
-use weave_mesh::{DialId, LinkInfo, Retry, Side, Target};
+use tokio::{sync::mpsc, task::AbortHandle};
+use weave_link::{DataKeys, Encryption, Established, FEATURE_FASTDP};
+use weave_mesh::{DialId, LinkInfo, Overlay, OverlayKind, Retry, Side, Target};
 use weave_model::{LinkId, PeerName};
 use weave_sleeve::{LinkKeys, LinkParams, Suite};
 
 use super::Engine;
 use crate::{
     clock,
+    fastdp::{Candidate, Vouch},
     quic::link::{Farewell, LinkEvent, OUTBOX, OpenedLink},
 };
 
@@ -29,11 +31,32 @@ pub(super) struct LiveLink {
     farewell: Farewell,
     /// Whether the mesh was told to hold back.
     is_blocked: Arc<AtomicBool>,
-    /// What the workers need once the mesh has adopted the link.
-    data: Option<LinkParams>,
+    /// What the data plane needs once the mesh has adopted the link.
+    data: Option<DataPlane>,
+    /// Finds out whether the kernel's path is broken or the other router is gone.
+    suspicion: Option<AbortHandle>,
+}
+
+impl Drop for LiveLink {
+    fn drop(&mut self) {
+        self.trust();
+    }
+}
+
+/// The two ways in which a link's frames can travel.
+struct DataPlane {
+    sleeve: LinkParams,
+    /// Why the kernel cannot, if it cannot.
+    fastdp: Result<Candidate, &'static str>,
 }
 
 impl LiveLink {
+    fn trust(&mut self) {
+        if let Some(suspicion) = self.suspicion.take() {
+            suspicion.abort();
+        }
+    }
+
     pub(super) fn rtt(&self) -> Duration {
         self.connection.rtt()
     }
@@ -106,10 +129,11 @@ impl Engine {
             remote_index: hello.sleeve_index,
             keys: data_keys(&established.encryption, &established.keys),
         };
-        self.links.insert(
-            link,
-            LiveLink { connection, peer: data.peer, outbox, farewell, is_blocked, data: Some(data) },
-        );
+        let fastdp = self.candidate(link, remote.ip(), &established);
+        let data = Some(DataPlane { sleeve: data, fastdp });
+        let peer = info.peer;
+        self.links
+            .insert(link, LiveLink { connection, peer, outbox, farewell, is_blocked, data, suspicion: None });
         self.node.handle_link_opened(link, info, clock::now());
     }
 
@@ -120,9 +144,82 @@ impl Engine {
 
     /// The mesh keeps the link: let it carry data.
     pub(super) fn adopt(&mut self, link: LinkId) {
-        if let Some(data) = self.links.get_mut(&link).and_then(|live| live.data.take()) {
-            self.workers.add_link(data);
+        let Some(data) = self.links.get_mut(&link).and_then(|live| live.data.take()) else { return };
+        self.workers.add_link(data.sleeve);
+        match data.fastdp {
+            Ok(candidate) => {
+                self.node.handle_overlay_note(link, OverlayKind::Fastdp, "no answer yet on UDP 6784");
+                self.fastdp.add(candidate);
+            }
+            Err(reason) => self.give_up_fastdp(link, reason),
         }
+    }
+
+    /// What is known of the kernel's path of a link.
+    pub(super) fn on_vouch(&mut self, vouch: Vouch) {
+        match vouch {
+            Vouch::Up { link, mtu, rtt } => self.rely_on_fastdp(link, mtu, rtt),
+            Vouch::Mtu { link, mtu } => {
+                let rtt = self.links.get(&link).map(LiveLink::rtt).unwrap_or_default();
+                self.rely_on_fastdp(link, mtu, rtt);
+            }
+            Vouch::Down { link, reason } => self.doubt_fastdp(link, reason),
+            Vouch::Broken { link, reason } => self.give_up_fastdp(link, &reason),
+        }
+    }
+
+    fn rely_on_fastdp(&mut self, link: LinkId, mtu: u16, rtt: Duration) {
+        let Some(live) = self.links.get_mut(&link) else { return };
+        live.trust();
+        let overlay = Overlay { kind: OverlayKind::Fastdp, up: true, mtu, rtt };
+        self.node.handle_overlay(link, overlay, clock::now());
+    }
+
+    /// Heartbeats are not answered. A path that is in use is given up only if the other router is alive.
+    fn doubt_fastdp(&mut self, link: LinkId, reason: String) {
+        let in_use = self.node.mesh().link_overlay(link);
+        if in_use.is_none_or(|overlay| overlay.kind != OverlayKind::Fastdp) {
+            return self.give_up_fastdp(link, &reason);
+        }
+        let Some(live) = self.links.get_mut(&link) else { return };
+        live.trust();
+        tracing::debug!(%link, reason, "the kernel's path does not answer");
+        live.suspicion =
+            Some(self.fastdp.suspect(link, reason, live.connection.clone(), live.outbox.clone()));
+    }
+
+    fn give_up_fastdp(&mut self, link: LinkId, reason: &str) {
+        if self.links.contains_key(&link) {
+            let kind = OverlayKind::Fastdp;
+            self.node.handle_overlay_note(link, kind, reason);
+            let overlay = Overlay { kind, up: false, mtu: 0, rtt: Duration::ZERO };
+            self.node.handle_overlay(link, overlay, clock::now());
+        }
+    }
+
+    /// Whether the kernel may carry a link: in the clear, until it can encrypt.
+    fn candidate(
+        &self,
+        link: LinkId,
+        remote: IpAddr,
+        established: &Established,
+    ) -> Result<Candidate, &'static str> {
+        if let Some(reason) = self.fastdp.disabled() {
+            return Err(reason);
+        }
+        if matches!(established.encryption, Encryption::Encrypted { .. }) {
+            return Err("fastdp is not encrypted, and this link has to be");
+        }
+        if established.remote.features & FEATURE_FASTDP == 0 {
+            return Err("the other router does not offer fastdp");
+        }
+        Ok(Candidate {
+            link,
+            peer: established.remote.name,
+            remote: remote.to_canonical(),
+            send_key: *established.keys.heartbeat_send().expose(),
+            receive_key: *established.keys.heartbeat_receive().expose(),
+        })
     }
 
     pub(super) fn transmit(&mut self, link: LinkId, bytes: Bytes) {
@@ -153,9 +250,10 @@ impl Engine {
         tracing::debug!(%link, reason, "closing a link");
         self.counters.terminations += 1;
         self.workers.remove_link(link);
+        self.fastdp.remove(link);
         live.farewell.set(reason);
         // Dropping the outbox lets the writer finish.
-        drop(live.outbox);
+        drop(live);
     }
 
     /// Closes a link whose other end misbehaves, and tells the mesh.
@@ -173,6 +271,7 @@ impl Engine {
         self.counters.terminations += 1;
         tracing::debug!(%link, reason, "link ended");
         self.workers.remove_link(link);
+        self.fastdp.remove(link);
         self.node.handle_link_closed(link, reason, clock::now());
     }
 

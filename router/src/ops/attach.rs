@@ -113,7 +113,7 @@ impl Ops {
             host_ifname: names::host_ifname(container.as_str()),
             container_ifname: names::CONTAINER.to_owned(),
             mac: Some(names::mac_from_seed(&seed)),
-            mtu: self.mtu.into(),
+            mtu: self.mtu().into(),
             addresses: addresses.to_vec(),
             multicast_route,
         };

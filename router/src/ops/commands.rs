@@ -53,9 +53,9 @@ impl Ops {
 
     async fn report(&self) -> Result<Box<Report>, ApiError> {
         let facts = Arc::clone(&self.facts);
-        let attached = self.attached();
+        let (attached, mtu) = (self.attached(), self.mtu());
         self.engine
-            .run(move |engine, now| Box::new(report::build(engine, &facts, &attached, now)))
+            .run(move |engine, now| Box::new(report::build(engine, &facts, &attached, mtu, now)))
             .await
             .map_err(stopping)
     }

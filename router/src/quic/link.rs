@@ -14,7 +14,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use ipnet::IpNet;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use weave_link::{Credentials, Established, GuessLimiter, Handshake, LocalHello};
 use weave_mesh::{DialFailure, DialId, Retry, Target};
 use weave_model::LinkId;
@@ -100,6 +100,8 @@ pub(crate) struct Linker {
     limiter: Mutex<GuessLimiter>,
     half_open: Arc<Semaphore>,
     next_link: AtomicU64,
+    /// Whether we have something to say yet; see [`Linker::open`].
+    open: watch::Sender<bool>,
 }
 
 /// Why an attempt at a link ended.
@@ -132,6 +134,7 @@ impl Linker {
             limiter: Mutex::new(GuessLimiter::new(clock::now())),
             half_open: Arc::new(Semaphore::new(MAX_HALF_OPEN)),
             next_link: AtomicU64::new(1),
+            open: watch::Sender::new(false),
         })
     }
 
@@ -140,8 +143,20 @@ impl Linker {
         self.introduction.lock().unwrap_or_else(PoisonError::into_inner).hello.incarnation = incarnation;
     }
 
+    /// Lets links begin. Before that, what containers there are has to be known: whoever hears from a restarted router
+    /// forgets what its last run said, and would lose the way to every container that is not mentioned at once.
+    pub(crate) fn open(&self) {
+        self.open.send_replace(true);
+    }
+
+    async fn opened(&self) {
+        // The sender lives as long as we do.
+        let _ = self.open.subscribe().wait_for(|is_open| *is_open).await;
+    }
+
     /// Accepts until the endpoint is closed.
     pub(crate) async fn accept_all(self: Arc<Self>) {
+        self.opened().await;
         while let Some(incoming) = self.endpoint.accept().await {
             if self.half_open.available_permits() < MAX_HALF_OPEN - RETRY_ABOVE && incoming.may_retry() {
                 // Failing to retry means that the endpoint is closing.
@@ -189,6 +204,7 @@ impl Linker {
 
     /// Dials a target and runs the link. Abort the task to abandon it.
     pub(crate) async fn dial(self: Arc<Self>, dial: DialId, target: Target) {
+        self.opened().await;
         match self.dial_any(&target).await {
             Ok(shaken) => {
                 let remote = unmapped(shaken.connection.remote_address());
@@ -303,6 +319,8 @@ impl Linker {
     ) -> String {
         loop {
             match frame::take(&mut received, MAX_MESSAGE) {
+                // Nothing is said with it: it is there to be acknowledged (`fastdp::suspect`).
+                Ok(Some(bytes)) if bytes.is_empty() => {}
                 Ok(Some(bytes)) => {
                     if self.events.send(LinkEvent::Message { link, bytes }).await.is_err() {
                         return "shutting down".to_owned();

@@ -5,7 +5,7 @@ use weave_worker::LinkCounters;
 
 use crate::engine::Engine;
 
-pub(super) fn build(engine: &Engine) -> DataPlaneReport {
+pub(super) fn build(engine: &Engine, mtu: u16) -> DataPlaneReport {
     let counters = engine.workers.counters();
     let links = counters
         .links
@@ -28,7 +28,7 @@ pub(super) fn build(engine: &Engine) -> DataPlaneReport {
         .filter(|(_, n)| **n > 0)
         .map(|(reason, n)| ((*reason).to_owned(), *n))
         .collect();
-    DataPlaneReport { links, total, drops }
+    DataPlaneReport { links, total, mtu, drops }
 }
 
 fn convert(link: &LinkCounters) -> Counters {

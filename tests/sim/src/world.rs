@@ -340,7 +340,7 @@ impl World {
             Output::Forwarding(forwarding) => self.hosts[host].forwarding = Some(forwarding),
             Output::PeerJoined { peer, .. } => self.note(|| format!("host {host} sees {peer}")),
             Output::PeerLeft { peer } => self.note(|| format!("host {host} misses {peer}")),
-            Output::RemoteMacs(_) | Output::Names(_) => {}
+            Output::Plan(_) | Output::Names(_) | Output::Mtu(_) => {}
         }
         Ok(())
     }

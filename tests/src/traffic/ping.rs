@@ -36,6 +36,9 @@ pub struct Ping {
     /// Payload bytes behind the ICMP header.
     #[arg(long, default_value_t = 56)]
     size: u16,
+    /// How long to wait after each reply.
+    #[arg(long, default_value = "0", value_parser = super::seconds)]
+    interval: Duration,
 }
 
 /// Who answered, and how.
@@ -47,20 +50,40 @@ pub struct PingReport {
     pub sent: u16,
     /// Replies received in time.
     pub received: u16,
+    /// The numbers, from 1, of those that were not answered; the first hundred.
+    pub lost: Vec<u16>,
     /// The shortest round trip in milliseconds, when there was one.
     pub best_ms: Option<f64>,
+    /// The longest time without a reply, in milliseconds, from the start to the first, and between two.
+    pub longest_gap_ms: f64,
 }
 
 impl Ping {
     pub(super) fn run(&self) -> Result<PingReport> {
         let address = resolve(&self.to)?;
         let socket = open(address)?;
-        let mut report = PingReport { address, sent: 0, received: 0, best_ms: None };
+        let mut report = PingReport {
+            address,
+            sent: 0,
+            received: 0,
+            lost: Vec::new(),
+            best_ms: None,
+            longest_gap_ms: 0.0,
+        };
+        let mut last_reply = clock::now();
         for sequence in 1..=self.count {
             report.sent += 1;
-            if let Some(ms) = self.probe(&socket, address, sequence)? {
+            let answer = self.probe(&socket, address, sequence)?;
+            report.longest_gap_ms = report.longest_gap_ms.max(last_reply.elapsed().as_secs_f64() * 1e3);
+            if let Some(ms) = answer {
+                last_reply = clock::now();
                 report.received += 1;
                 report.best_ms = Some(report.best_ms.map_or(ms, |best| ms.min(best)));
+            } else if report.lost.len() < 100 {
+                report.lost.push(sequence);
+            }
+            if !self.interval.is_zero() {
+                clock::pause(self.interval);
             }
         }
         Ok(report)

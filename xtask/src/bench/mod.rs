@@ -5,9 +5,11 @@
 
 mod baseline;
 mod calibrate;
+mod fastdp;
 mod ipam;
 mod join;
 mod mesh;
+mod paths;
 mod row;
 mod sleeve;
 
@@ -58,6 +60,8 @@ pub(crate) struct Bench {
 /// A part of the product that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Area {
+    /// The kernel's path against the same devices made by hand
+    Fastdp,
     /// The user-space tunnel against kernel VXLAN and the bare underlay
     Sleeve,
     /// Many routers that find each other
@@ -85,6 +89,7 @@ impl Bench {
         let mut all = Vec::new();
         for area in areas {
             let rows = match area {
+                Area::Fastdp => fastdp::run(self, programs)?,
                 Area::Sleeve => sleeve::run(self, programs)?,
                 Area::Mesh => mesh::run(self, programs)?,
                 Area::Ipam => ipam::run(self, programs)?,

@@ -131,10 +131,23 @@ fn up(link: &ConnectionReport) -> String {
     if let Some(rtt_us) = link.rtt_us {
         let _ = write!(text, " rtt={}.{:03}ms", rtt_us / 1000, rtt_us % 1000);
     }
+    if let Some(seconds) = link.overlay_for_s {
+        let _ = write!(text, " for={}", duration(seconds));
+    }
     if let Some(info) = &link.info {
         let _ = write!(text, " - {info}");
     }
     text
+}
+
+/// In the two largest units: `12s`, `3m5s`, `1h2m`, `4d7h`.
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m{}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h{}m", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{}d{}h", seconds / 86_400, seconds / 3_600 % 24),
+    }
 }
 
 fn down(link: &ConnectionReport) -> String {
@@ -195,9 +208,10 @@ mod tests {
     fn several_attributes_are_kept_apart() {
         let mut link = report().router.connections.remove(0);
         link.rtt_us = Some(1_042);
+        link.overlay_for_s = Some(3_725);
         link.info = Some("was sleeve for 3s".to_owned());
         let line = connections(&[link]);
-        assert!(line.ends_with(" mtu=1376 rtt=1.042ms - was sleeve for 3s\n"), "{line}");
+        assert!(line.ends_with(" mtu=1376 rtt=1.042ms for=1h2m - was sleeve for 3s\n"), "{line}");
     }
 
     #[test]

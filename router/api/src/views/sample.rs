@@ -18,6 +18,7 @@ fn link(address: &str, outbound: bool, state: ConnectionState) -> ConnectionRepo
         state,
         encrypted: true,
         overlay: None,
+        overlay_for_s: None,
         peer: None,
         nickname: None,
         mtu: None,

@@ -24,7 +24,7 @@ pub struct Received {
     pub segment: usize,
 }
 
-/// Buffers for [`Socket::receive`], allocated once (pages are only used as bursts arrive).
+/// Buffers for [`Socket::receive`](super::Socket::receive), allocated once (pages are only used as bursts arrive).
 pub struct ReceiveBatch {
     pub(super) data: Box<[u8]>,
     pub(super) received: [Received; RECEIVE_MESSAGES],
@@ -44,7 +44,7 @@ impl ReceiveBatch {
         }
     }
 
-    /// What the last [`Socket::receive`] brought.
+    /// What the last [`Socket::receive`](super::Socket::receive) brought.
     #[must_use]
     pub fn messages(&self) -> &[Received] {
         &self.received[..self.count]

@@ -1,11 +1,14 @@
 //! Forwarding entries.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use weave_hostnet::{FdbDiff, Host};
+use weave_hostnet::{Family, FdbDiff, Host, HostError, LinkIndex, names};
 use weave_model::Mac;
 
-use crate::lab::{bridge, ip, run, shell};
+use crate::{
+    lab::{bridge, ip, run, shell},
+    site::vxlan,
+};
 
 fn macs(numbers: impl IntoIterator<Item = u16>) -> BTreeSet<Mac> {
     let mac = |n: u16| Mac([2, 0, 0, 1, n.to_be_bytes()[0], n.to_be_bytes()[1]]);
@@ -41,7 +44,7 @@ fn entries_follow_the_wanted_set_and_others_entries_stay() {
         );
 
         let diff = host.reconcile_bridge_fdb(tap, &macs([1, 2, 3, 9])).await.unwrap();
-        let expected = FdbDiff { added: macs([1, 2, 3]), removed: macs([]), blocked: macs([9]) };
+        let expected = FdbDiff { added: macs([1, 2, 3]), blocked: macs([9]), ..FdbDiff::default() };
         assert_eq!(diff, expected);
         assert_eq!(shown("weave-tap"), macs([1, 2, 3]));
         let lines = shell("bridge fdb show br weave | grep -c extern_learn");
@@ -90,6 +93,43 @@ fn a_station_that_shows_up_on_another_port_is_believed() {
         assert!((0..200).any(|_| moved()), "{}", shell("bridge fdb show br weave"));
         assert_eq!(shown("weave-tap"), macs([]));
         shell("ip link del p0; ip tuntap del dev weave-tap mode tap; ip link del weave");
+    });
+}
+
+#[test]
+fn a_station_that_changes_its_uplink_is_replaced_and_not_removed() {
+    run("fdb::a_station_that_changes_its_uplink_is_replaced_and_not_removed", || async {
+        let host = Host::open().await.unwrap();
+        let bridge = bridge(&host).await;
+        shell(
+            "ip tuntap add dev weave-tap mode tap; ip link add p0 type veth peer name p1; ip link set p0 master weave",
+        );
+        let tap = host.ensure_tap_port("weave-tap", bridge).await.unwrap();
+        let vx = host.ensure_vxlan(&vxlan(names::VXLAN, 1, Family::V4)).await.unwrap();
+        host.ensure_uplink_port(vx, bridge).await.unwrap();
+        let uplinks = BTreeSet::from([tap, vx]);
+        let ports = |port: LinkIndex| -> BTreeMap<Mac, LinkIndex> {
+            macs([1, 2]).into_iter().map(|m| (m, port)).collect()
+        };
+        // Somebody else's entry with the same mark, on a port that is none of the uplinks.
+        shell("bridge fdb add 02:00:00:aa:00:01 dev p0 master extern_learn");
+        assert_eq!(host.reconcile_ports(bridge, &uplinks, &ports(tap)).await.unwrap().added, macs([1, 2]));
+        let monitor = crate::news::Monitor::start();
+        let diff = host.reconcile_ports(bridge, &uplinks, &ports(vx)).await.unwrap();
+        assert_eq!(diff, FdbDiff { moved: macs([1, 2]), ..FdbDiff::default() });
+        assert!(host.reconcile_ports(bridge, &uplinks, &ports(vx)).await.unwrap().is_empty());
+        let lines = monitor.stop_after("02:00:00:01:00:02 dev weave-vx");
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(!lines.iter().any(|line| line.contains("Deleted")), "{lines:?}");
+        assert_eq!(shown("weave-vx"), macs([1, 2]));
+        let none = BTreeMap::new();
+        assert_eq!(host.reconcile_ports(bridge, &uplinks, &none).await.unwrap().removed, macs([1, 2]));
+        assert!(shell("bridge fdb show br weave").contains("02:00:00:aa:00:01 dev p0"), "it stays");
+        let elsewhere = BTreeMap::from([(Mac([2, 0, 0, 1, 0, 1]), LinkIndex(1))]);
+        let error = host.reconcile_ports(bridge, &uplinks, &elsewhere).await.unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(HostError::NoInterface(_))), "{error:#}");
+        shell("ip link del p0; ip tuntap del dev weave-tap mode tap");
+        host.remove_everything().await.unwrap();
     });
 }
 

@@ -1,5 +1,7 @@
 //! Looking at the host, and its own addresses on the bridge.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use weave_hostnet::{AttachSpec, Capabilities, Host, HostError, LinkIndex, NetnsRef, Warning, netns};
 
 use crate::lab::{Container, bridge, interfaces, ip_addresses, run, shell, spec};
@@ -106,8 +108,16 @@ fn operations_may_be_spawned(host: &Host, spec: &AttachSpec, netns: &NetnsRef) {
     spawnable(host.attach(spec));
     spawnable(host.detach(netns, "ethwe", None));
     spawnable(host.container_interfaces(netns));
-    spawnable(host.reconcile_bridge_fdb(LinkIndex(1), const { &std::collections::BTreeSet::new() }));
+    spawnable(host.reconcile_bridge_fdb(LinkIndex(1), const { &BTreeSet::new() }));
     spawnable(host.expose("weave", &[]));
+    let (ports, tunnels, neighbours) = const { (&BTreeMap::new(), &BTreeMap::new(), &BTreeMap::new()) };
+    spawnable(host.reconcile_ports(LinkIndex(1), const { &BTreeSet::new() }, ports));
+    spawnable(host.reconcile_tunnels(LinkIndex(1), tunnels, const { &BTreeSet::new() }));
+    spawnable(host.reconcile_neighbours(LinkIndex(1), neighbours));
+    spawnable(host.remove_datapath());
+    spawnable(async {
+        host.watch_fdb(LinkIndex(1)).await?.next().await.ok_or_else(|| anyhow::anyhow!("over"))
+    });
 }
 
 #[test]

@@ -105,6 +105,18 @@ impl Container {
         receiver.recv(&mut buffer).is_ok_and(|length| &buffer[..length] == b"hello")
     }
 
+    /// Sends a datagram to `address`, wherever that may be.
+    pub(crate) fn calls(&self, address: &str) {
+        self.calls_with(address, b"hello");
+    }
+
+    /// Sends a datagram with this content.
+    pub(crate) fn calls_with(&self, address: &str, content: &[u8]) {
+        let bind = || UdpSocket::bind("0.0.0.0:0").unwrap();
+        let sender = netns::in_netns(&self.netns().open().unwrap(), bind).unwrap();
+        sender.send_to(content, (address, 9)).unwrap();
+    }
+
     /// What `ip -j` says inside.
     pub(crate) fn ip(&self, arguments: &str) -> Value {
         let text = shell(&format!("{}ip -d -j {arguments}", self.enter()));

@@ -8,6 +8,15 @@
 mod attach;
 mod bridge;
 mod fdb;
+mod heartbeat;
 mod host;
 mod lab;
+mod news;
 mod nft;
+mod relay;
+mod resize;
+mod site;
+mod suppress;
+mod teardown;
+mod tunnels;
+mod vxlan;

@@ -39,10 +39,6 @@ impl Attempt {
         Self { state: State::Never, since: now, backoff, failure: None, peer: None }
     }
 
-    pub(crate) const fn is_busy(&self) -> bool {
-        matches!(self.state, State::Dialing(_))
-    }
-
     /// Goes over to another state; returns the one before.
     pub(crate) fn change(&mut self, state: State, now: Instant) -> State {
         if self.state != state {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use weave_model::{LinkId, PeerName};
 
-use super::{FIRST_FREE, Mesh, view::Collision};
+use super::{FIRST_FREE, Mesh};
 use crate::{
     Event, MessageError, Namespace,
     peers::Taken,
@@ -58,7 +58,7 @@ impl Mesh {
         self.counters.messages_received += 1;
         self.counters.bytes_received += bytes.len() as u64;
         let message = wire::decode(bytes)?;
-        if !matches!(message, Message::Refuse(_)) {
+        if !matches!(message, Message::Refuse(_) | Message::Claim { .. }) {
             self.confirm_link(link, now);
         }
         match message {
@@ -76,6 +76,12 @@ impl Mesh {
             }
             Message::Observed(address) => self.handle_observed(link, address, now),
             Message::Refuse(reason) => self.handle_refuse(link, reason, now),
+            Message::Claim { stands: true, name, public_key } => {
+                self.handle_claim(link, name, public_key, now);
+            }
+            Message::Claim { stands: false, name, public_key } => {
+                self.handle_claim_end(link, name, public_key);
+            }
         }
         self.run(now);
         Ok(())
@@ -123,7 +129,11 @@ impl Mesh {
 
     /// Asks for a record, unless somebody was asked just now.
     fn ask(&mut self, id: LinkId, name: PeerName, stamp: Stamp, now: Instant) {
-        if name == self.peers.me() || self.refused.get(&name) == Some(&stamp.life) {
+        if name == self.peers.me() {
+            return;
+        }
+        if self.collisions.is_refused(name, stamp.life) {
+            self.refuse_again(id, name, now);
             return;
         }
         if self.asked.get(&name).is_some_and(|asked| asked.stamp >= stamp && asked.until > now) {
@@ -166,13 +176,7 @@ impl Mesh {
                 self.asked.remove(&name);
                 self.ask(id, name, told, now);
             }
-            Taken::Collision(public_key) => {
-                self.refused.insert(name, told.life);
-                if let Some(link) = self.links.link(id) {
-                    let heard_from = link.info.remote;
-                    self.note_collision(name, Collision { public_key, heard_from, at: now });
-                }
-            }
+            Taken::Collision(public_key) => self.refuse_record(id, name, told.life, public_key, now),
             Taken::News { before, restarted, described, news } => {
                 self.mark_dirty(name, before, Some(id), now);
                 if !news.links.is_empty() || before == Stamp::default() {

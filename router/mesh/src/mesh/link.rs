@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use weave_model::LinkId;
 
-use super::{Mesh, view::Collision};
+use super::Mesh;
 use crate::{
-    CloseReason, Event, LinkInfo, Overlay, Retry, Side, Transmit,
+    CloseReason, Event, LinkInfo, Overlay, OverlayKind, Retry, Side, Transmit,
+    link_state::LinkState,
     links::Link,
-    record::LinkState,
     wire::{self, Scope},
 };
 
@@ -63,6 +63,11 @@ impl Mesh {
 
     fn adopt(&mut self, id: LinkId, info: LinkInfo, now: Instant) {
         let (peer, remote) = (info.peer, info.remote);
+        // Out of reach, or the link would have been refused.
+        if self.peers.peer(peer).is_some_and(|known| known.info.public_key != info.public_key) {
+            self.depart(peer, now);
+            self.mark_graph_stale(now);
+        }
         let dial = if let Side::Dialed(dial) = info.side { Some(dial) } else { None };
         let mut link = Link::new(info, None, now);
         link.aim = self.maker.linked(dial, peer, &link.addresses(), now);
@@ -93,12 +98,17 @@ impl Mesh {
             if reason == CloseReason::Duplicate {
                 self.maker.linked(Some(dial), info.peer, &[info.remote], now);
             } else {
+                if reason == CloseReason::NameCollision {
+                    self.maker.slow_down(Some(dial), info.peer);
+                }
                 self.maker.failed(dial, reason.to_string(), retry, &mut self.random, now);
             }
         }
         if reason == CloseReason::NameCollision {
-            let collision = Collision { public_key: info.public_key, heard_from: info.remote, at: now };
-            self.note_collision(info.peer, collision);
+            if let Some(key) = self.key_of(info.peer) {
+                self.farewells.push_back(Transmit { link: id, bytes: wire::claim(true, info.peer, &key) });
+            }
+            self.note_claim(info.peer, info.public_key, info.remote, now);
         }
         self.say_farewell(id, reason);
     }
@@ -129,12 +139,12 @@ impl Mesh {
     pub(super) fn handle_refuse(&mut self, id: LinkId, reason: CloseReason, now: Instant) {
         let Some(link) = self.drop_link(id, now) else { return };
         self.events.push_back(Event::CloseLink { link: id, reason });
+        if reason == CloseReason::NameCollision {
+            self.maker.slow_down(None, link.info.peer);
+        }
         let text = reason.to_string();
         let lived = now.saturating_duration_since(link.opened);
         self.maker.unlinked(link.info.peer, lived.min(self.config.coalesce), &text, &mut self.random, now);
-        if reason.is_final() {
-            self.maker.refuse_peer(link.info.peer, &text, now);
-        }
     }
 
     /// A link was lost, or the other end closed it. Links that we closed need not be reported.
@@ -151,6 +161,10 @@ impl Mesh {
         let link = self.links.remove(id)?;
         self.ready.remove(&id);
         self.forget_asked(id);
+        if self.peers.peer(link.info.peer).is_none() {
+            // Nothing holds the name any more; later it is given up with the record.
+            self.end_claim(link.info.peer, &link.info.public_key);
+        }
         self.publish_link(link.info.peer, LinkState::GONE, now);
         Some(link)
     }
@@ -163,14 +177,27 @@ impl Mesh {
         }
     }
 
-    /// The data plane of a link went up or down, or was measured.
-    pub fn handle_overlay(&mut self, link: LinkId, state: Overlay, now: Instant) {
+    /// An overlay of a link went up or down, or was measured. If another one is in use after that, the link's fact tells.
+    pub fn handle_overlay(&mut self, link: LinkId, overlay: Overlay, now: Instant) {
         if let Some(link) = self.links.link_mut(link) {
-            link.set_overlay(state, now);
+            link.overlays_mut().set(overlay, now);
             let (peer, state) = (link.info.peer, link.state());
             self.publish_link(peer, state, now);
         }
         self.run(now);
+    }
+
+    /// Notes why an overlay of a link is not up, for status only. At most 200 bytes are kept, until it is up.
+    pub fn handle_overlay_note(&mut self, link: LinkId, kind: OverlayKind, text: &str) {
+        if let Some(link) = self.links.link_mut(link) {
+            link.overlays_mut().note(kind, text);
+        }
+    }
+
+    /// The overlay of a link that is in use at this end: fastdp where it is up, else the sleeve if that is.
+    #[must_use]
+    pub fn link_overlay(&self, link: LinkId) -> Option<Overlay> {
+        self.links.link(link)?.overlays().in_use()
     }
 
     fn publish_link(&mut self, peer: weave_model::PeerName, state: LinkState, now: Instant) {

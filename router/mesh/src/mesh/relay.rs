@@ -104,7 +104,7 @@ impl Mesh {
         }
     }
 
-    fn enqueue(&mut self, id: LinkId, message: Bytes) {
+    pub(super) fn enqueue(&mut self, id: LinkId, message: Bytes) {
         let Some(link) = self.links.link_mut(id) else { return };
         if !link.outbox.send(message) {
             self.counters.dropped_backlog += 1;

@@ -9,7 +9,13 @@ use std::time::{Duration, Instant};
 use weave_model::{LinkId, PeerName};
 
 use super::{FIRST_FREE, Mesh};
-use crate::{CloseReason, Config, Event, Namespace, Routes, graph::Plane, peers::Shift, record::Stamp};
+use crate::{
+    CloseReason, Config, Event, Namespace, Routes,
+    graph::{Graph, Plane},
+    peers::{Peer, Shift},
+    record::Stamp,
+    surplus::surplus,
+};
 
 /// Shortest time between two comparisons, with up to a hundred peers; in proportion beyond.
 const EXCHANGE_MIN: Duration = Duration::from_millis(300);
@@ -17,8 +23,8 @@ const EXCHANGE_MIN: Duration = Duration::from_millis(300);
 const ANSWER_PAUSE: Duration = Duration::from_millis(10);
 /// Peers up to which digests are too small to be worth a pause.
 const FEW: usize = 64;
-/// How long links beyond the limit are kept before one that is not needed is given up.
-const SURPLUS: Duration = Duration::from_secs(4);
+/// How long links beyond the limit are kept before those that are not needed are given up: until everybody knows of them.
+const SURPLUS: Duration = Duration::from_secs(2);
 
 /// Timers, and how lively it is.
 #[derive(Debug)]
@@ -201,28 +207,34 @@ impl Mesh {
         if self.peers.next_expiry(self.config.grace).is_none_or(|at| at > now) {
             return;
         }
-        for (name, peer) in self.peers.expire(self.config.grace, now) {
-            self.asked.remove(&name);
-            self.dirty.remove(&name);
-            self.windows.remove(&name);
-            self.refused.remove(&name);
-            if !peer.joined {
-                continue;
-            }
-            for ns in peer.record.namespaces().filter(|ns| *ns >= FIRST_FREE) {
-                for (key, _) in peer.record.facts(ns) {
-                    let (key, value) = (key.clone(), None);
-                    self.events.push_back(Event::FactChanged { peer: name, ns: Namespace(ns), key, value });
-                }
-            }
-            self.events.push_back(Event::PeerLeft { peer: name });
-            self.maker.peer_left(name, now);
+        for name in self.peers.overdue(self.config.grace, now) {
+            self.depart(name, now);
         }
         // Without the departed it may be a full mesh again.
         self.reroute();
     }
 
-    /// Gives up links above the limit whose peers stay in reach without them.
+    /// Forgets a peer that is out of reach.
+    pub(super) fn depart(&mut self, name: PeerName, now: Instant) {
+        self.asked.remove(&name);
+        self.dirty.remove(&name);
+        self.windows.remove(&name);
+        let Some(peer) = self.peers.forget(name) else { return };
+        self.end_claim(name, &peer.info.public_key);
+        if !peer.joined {
+            return;
+        }
+        for ns in peer.record.namespaces().filter(|ns| *ns >= FIRST_FREE) {
+            for (key, _) in peer.record.facts(ns) {
+                let (key, value) = (key.clone(), None);
+                self.events.push_back(Event::FactChanged { peer: name, ns: Namespace(ns), key, value });
+            }
+        }
+        self.events.push_back(Event::PeerLeft { peer: name });
+        self.maker.peer_left(name, now);
+    }
+
+    /// Gives up links above the limit, without which everybody stays in reach (see [`crate::surplus`]).
     pub(super) fn give_up_surplus(&mut self, now: Instant) {
         let limit = self.config.conn_limit;
         if limit == 0 || self.links.len() <= limit {
@@ -237,14 +249,17 @@ impl Mesh {
             return;
         }
         self.motion.surplus_at = Some(now + self.random.around(SURPLUS));
-        // A third of them at a time: who is closed out may want to link elsewhere first.
-        for _ in 0..(self.links.len() - limit).div_ceil(3) {
-            let spare =
-                self.links.iter().filter(|(_, link)| self.peers.is_reached_without_link(link.info.peer));
-            let spare: Vec<LinkId> = spare.map(|(id, _)| id).collect();
-            let pick = self.random.below(spare.len());
-            if let Some(id) = spare.get(pick) {
-                self.close_link(*id, CloseReason::Surplus, now);
+        let graph = Graph::new(&self.peers);
+        let Some(me) = graph.index(self.peers.me()) else { return };
+        let limit = |(_, peer): (PeerName, &Peer)| match peer.info.conn_limit {
+            0 => usize::MAX,
+            limit => limit.into(),
+        };
+        let limits: Vec<usize> = self.peers.iter().map(limit).collect();
+        for peer in surplus(&graph, &limits, me) {
+            let link = graph.name(peer).and_then(|name| self.links.to(name)).map(|(id, _)| id);
+            if let Some(id) = link {
+                self.close_link(id, CloseReason::Surplus, now);
             }
         }
     }

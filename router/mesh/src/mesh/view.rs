@@ -1,31 +1,21 @@
 //! What an operator is shown.
 
-use std::{net::SocketAddr, time::Instant};
+use std::time::Instant;
 
 use weave_model::PeerName;
 
 use super::Mesh;
 use crate::{
-    CollisionStatus, ConnectionState, ConnectionStatus, Counters, MeshStatus, PeerLink, PeerStatus, Target,
+    ConnectionState, ConnectionStatus, Counters, MeshStatus, PeerLink, PeerStatus, Target,
+    link_state::carries,
     links::Link,
     maker::{Attempt, State},
-    peers::{Peer, carries},
+    peers::Peer,
     rtt,
 };
 
-/// Names that two routers claim, kept for status.
-const MAX_COLLISIONS: usize = 64;
-
 /// Peers up to which the broadcast trees of all sources are shown.
 const SHOWN_TREES: usize = 200;
-
-/// A second claim to a name.
-#[derive(Debug)]
-pub(super) struct Collision {
-    pub(super) public_key: [u8; 32],
-    pub(super) heard_from: SocketAddr,
-    pub(super) at: Instant,
-}
 
 impl Mesh {
     /// The mesh as we see it.
@@ -55,11 +45,7 @@ impl Mesh {
             targets: self.maker.targets().map(|(target, _)| target.clone()).collect(),
             unicast_routes: self.data.unicast().collect(),
             broadcast_routes: broadcast_routes.collect(),
-            collisions: self
-                .collisions
-                .iter()
-                .map(|(name, collision)| collision.status(*name, now))
-                .collect(),
+            collisions: self.collisions.status(now),
             counters: self.counters,
         }
     }
@@ -70,21 +56,15 @@ impl Mesh {
         self.counters
     }
 
-    pub(super) fn note_collision(&mut self, name: PeerName, collision: Collision) {
-        if self.collisions.len() >= MAX_COLLISIONS && !self.collisions.contains_key(&name) {
-            return;
-        }
-        if self.collisions.insert(name, collision).is_none() {
-            tracing::warn!(peer = %name, "peer name is claimed by two routers");
-        }
-    }
-
     fn peer_status(&self, name: PeerName, peer: &Peer) -> PeerStatus {
         let links = peer.record.links().map(|(to, state)| PeerLink {
             peer: to,
             outbound: state.is_outbound(),
             overlay: state.overlay(),
-            established: carries(state) && carries(self.peers.link(to, name)),
+            established: self
+                .peers
+                .edge(name, to)
+                .is_some_and(|(forth, back)| carries(forth) && carries(back)),
             rtt: rtt::bound(state.class()),
         });
         PeerStatus {
@@ -115,7 +95,7 @@ impl Mesh {
     }
 
     fn link_status(&self, link: &Link, now: Instant) -> ConnectionStatus {
-        let (peer, overlay) = (link.info.peer, link.overlay());
+        let (peer, overlays, overlay) = (link.info.peer, link.overlays(), link.overlays().in_use());
         let is_up = overlay.is_some() && carries(self.peers.link(peer, self.peers.me()));
         let target = link.aim.as_ref().map(|_| Target::Address(link.info.remote));
         ConnectionStatus {
@@ -123,14 +103,16 @@ impl Mesh {
             address: Some(link.info.remote),
             outbound: link.is_outbound(),
             state: if is_up { ConnectionState::Established } else { ConnectionState::Pending },
-            text: String::new(),
+            text: overlays.complaint(),
             peer: Some(peer),
             nickname: link.info.nickname.clone(),
             encrypted: Some(link.info.encrypted),
             overlay: overlay.map(|o| o.kind),
             mtu: overlay.map(|o| o.mtu),
             rtt: overlay.map(|o| o.rtt),
-            since: now.saturating_duration_since(link.overlay_since),
+            overlay_since: Some(overlays.in_use_since()),
+            overlays: overlays.status().into(),
+            since: now.saturating_duration_since(overlays.in_use_since()),
             retry_in: None,
         }
     }
@@ -173,19 +155,10 @@ impl Mesh {
             overlay: None,
             mtu: None,
             rtt: None,
+            overlay_since: None,
+            overlays: Vec::new(),
             since: now.saturating_duration_since(attempt.since),
             retry_in,
         })
-    }
-}
-
-impl Collision {
-    fn status(&self, name: PeerName, now: Instant) -> CollisionStatus {
-        CollisionStatus {
-            name,
-            public_key: self.public_key,
-            heard_from: self.heard_from,
-            last_heard: now.saturating_duration_since(self.at),
-        }
     }
 }

@@ -5,17 +5,22 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::link_state::KeyTag;
 
 const OWNER: PeerName = PeerName([1; 6]);
 
 /// Everything live in a record, as plain values.
-type View = (BTreeMap<PeerName, u8>, BTreeMap<FactKey, Bytes>);
+type View = (BTreeMap<PeerName, (u8, Option<KeyTag>)>, BTreeMap<FactKey, Bytes>);
 
 fn view(record: &Record) -> View {
-    let links = record.links().map(|(name, state)| (name, state.byte())).collect();
+    let links = record.links().map(|(name, state)| (name, shown(state))).collect();
     let facts =
         record.namespaces().flat_map(|ns| record.facts(ns).map(move |(k, v)| ((ns, k.clone()), v.clone())));
     (links, facts.collect())
+}
+
+fn shown(state: LinkState) -> (u8, Option<KeyTag>) {
+    (state.bits(), state.far())
 }
 
 /// What happens to an owner and three replicas.
@@ -56,7 +61,8 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let state = prop_oneof![Just(LinkState::GONE), (0..4u8).prop_map(|c| LinkState::new(c, None, false))];
+    let up = (0..4u8, 0..3u32).prop_map(|(class, far)| LinkState::new(class, None, false, KeyTag(far)));
+    let state = prop_oneof![Just(LinkState::GONE), up];
     prop_oneof![
         4 => (0..5u8, 0..3u8).prop_map(|(key, value)| Step::Set { key, value }),
         3 => (0..5u8).prop_map(|key| Step::Remove { key }),
@@ -145,17 +151,17 @@ proptest! {
         let mut records: [Record; 4] = Default::default();
         let (mut history, mut delayed) = (BTreeMap::new(), Vec::new());
         for step in steps {
-            let shown = view(&records[1]);
+            let before = view(&records[1]);
             let Step::Sync { from, to: 1 } = step else {
                 apply(step, &mut records, &mut delayed, &mut history);
                 continue;
             };
             let delta = records[from].delta(OWNER, records[1].stamp());
-            let (mut links, mut facts) = shown;
+            let (mut links, mut facts) = before;
             if let Merged::News(news) = records[1].merge(delta.clone()) {
                 for (name, before, after) in news.links {
-                    prop_assert_eq!(links.get(&name).copied(), before.is_up().then_some(before.byte()));
-                    if after.is_up() { links.insert(name, after.byte()) } else { links.remove(&name) };
+                    prop_assert_eq!(links.get(&name).copied(), before.is_up().then_some(shown(before)));
+                    if after.is_up() { links.insert(name, shown(after)) } else { links.remove(&name) };
                 }
                 for (key, value) in news.facts {
                     prop_assert_ne!(facts.get(&key), value.as_ref(), "no news");

@@ -72,6 +72,13 @@ pub(crate) fn refuse(reason: CloseReason) -> Bytes {
     Writer(vec![8, reason.code()]).finish()
 }
 
+pub(crate) fn claim(stands: bool, name: PeerName, public_key: &[u8; 32]) -> Bytes {
+    let mut writer = Writer(vec![9, u8::from(stands)]);
+    writer.0.extend(name.0);
+    writer.0.extend(public_key);
+    writer.finish()
+}
+
 impl Writer {
     /// The entries of a Facts message, to be ended with [`Writer::finish_counted`].
     pub(crate) fn facts() -> Self {
@@ -160,7 +167,8 @@ impl Writer {
         self.varint(delta.links.len() as u64);
         for (name, cell) in &delta.links {
             self.0.extend(name.0);
-            self.0.push(cell.state.byte());
+            self.0.push(cell.state.bits());
+            self.0.extend(cell.state.far().iter().flat_map(|far| far.0.to_le_bytes()));
             self.varint(delta.to - cell.version);
         }
         self.varint(delta.facts.len() as u64);

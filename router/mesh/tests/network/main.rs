@@ -10,6 +10,7 @@ mod chaos;
 mod cost;
 mod identity;
 mod limit;
+mod overlays;
 mod recovery;
 mod shapes;
 mod sim;

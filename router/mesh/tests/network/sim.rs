@@ -1,5 +1,7 @@
 //! Many meshes on virtual time, over links with latency that can be cut, between hosts that can die.
 
+mod effects;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
@@ -8,8 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use weave_mesh::{
-    Channel, Config, DialFailure, DialId, Event, LinkInfo, Mesh, Namespace, Overlay, OverlayKind, Retry,
-    Side, Target,
+    Channel, Config, DialFailure, DialId, LinkInfo, Mesh, Namespace, Overlay, OverlayKind, Retry, Side,
+    Target,
 };
 use weave_model::{LinkId, PeerName, Uid};
 
@@ -54,6 +56,8 @@ pub(crate) struct Host {
     pub(crate) seen: BTreeMap<(PeerName, Bytes), Bytes>,
     pub(crate) closed: Vec<weave_mesh::CloseReason>,
     pub(crate) dials: u64,
+    /// Times that routes changed.
+    pub(crate) rerouted: u64,
     wake: Option<Instant>,
 }
 
@@ -70,7 +74,7 @@ enum Happening {
     Refused { dial: DialId, from: usize, run: u64 },
     Message { wire: usize, end: usize, bytes: Bytes },
     Closed { wire: usize, end: usize },
-    OverlayUp { wire: usize, end: usize },
+    OverlayUp { wire: usize, end: usize, kind: OverlayKind },
     Wake { host: usize },
 }
 
@@ -83,6 +87,8 @@ pub(crate) struct Net {
     sequence: u64,
     cut: BTreeSet<(usize, usize)>,
     pub(crate) keep_incarnation: bool,
+    /// Between which hosts, the lower one first, fastdp works.
+    pub(crate) is_fast: fn(usize, usize) -> bool,
 }
 
 pub(crate) fn name(index: usize) -> PeerName {
@@ -119,6 +125,7 @@ impl Net {
             seen: BTreeMap::new(),
             closed: Vec::new(),
             dials: 0,
+            rerouted: 0,
             wake: None,
         });
         Self {
@@ -130,6 +137,7 @@ impl Net {
             sequence: 0,
             cut: BTreeSet::new(),
             keep_incarnation: true,
+            is_fast: |_, _| false,
         }
     }
 
@@ -154,8 +162,21 @@ impl Net {
         self.drain(host);
     }
 
+    /// The next run of a host that is down has its name, and another key.
+    pub(crate) fn lose_store(&mut self, host: usize) {
+        let config = &mut self.hosts[host].config;
+        config.incarnation = 0;
+        self.chance.below(u64::MAX);
+        config.public_key[..8].copy_from_slice(&self.chance.0.to_le_bytes());
+    }
+
     /// Kills a host's router. Its neighbours notice after `notice`.
     pub(crate) fn stop(&mut self, host: usize, notice: Duration) {
+        self.stop_for(host, |_| notice);
+    }
+
+    /// Kills a host's router. Each neighbour notices after its own time.
+    pub(crate) fn stop_for(&mut self, host: usize, notice: impl Fn(usize) -> Duration) {
         if self.hosts[host].mesh.take().is_none() {
             return;
         }
@@ -165,6 +186,7 @@ impl Net {
                 && self.wires[wire].open
             {
                 self.wires[wire].open = false;
+                let notice = notice(self.wires[wire].ends[1 - end].0);
                 self.schedule(notice, Happening::Closed { wire, end: 1 - end });
             }
         }
@@ -260,12 +282,12 @@ impl Net {
                     self.drain(host);
                 }
             }
-            Happening::OverlayUp { wire, end } => {
+            Happening::OverlayUp { wire, end, kind } => {
                 let ((host, run), now) = (self.wires[wire].ends[end], self.now);
                 let open = self.wires[wire].open;
                 if let Some(mesh) = self.running(host, run).filter(|_| open) {
                     let rtt = Duration::from_millis(1);
-                    let overlay = Overlay { kind: OverlayKind::Sleeve, up: true, mtu: 1400, rtt };
+                    let overlay = Overlay { kind, up: true, mtu: 1400, rtt };
                     mesh.handle_overlay(link_id(wire, end), overlay, now);
                     self.drain(host);
                 }
@@ -344,62 +366,6 @@ impl Net {
         {
             self.hosts[host].wake = Some(at);
             self.schedule(at.saturating_duration_since(self.now), Happening::Wake { host });
-        }
-    }
-
-    fn carry(&mut self, link: LinkId, bytes: Bytes) {
-        let (wire, end) = (link.0 as usize / 2, link.0 as usize % 2);
-        let [(a, _), (b, _)] = self.wires[wire].ends;
-        if !self.wires[wire].open || self.is_cut(a, b) {
-            return;
-        }
-        let latency = self.latency(a, b);
-        let arrival = (self.now + latency).max(self.wires[wire].last[1 - end]);
-        self.wires[wire].last[1 - end] = arrival;
-        self.schedule(arrival - self.now, Happening::Message { wire, end: 1 - end, bytes });
-    }
-
-    fn handle_event(&mut self, host: usize, event: Event) {
-        let run = self.hosts[host].run;
-        match event {
-            Event::Dial { dial, target } => {
-                self.hosts[host].dials += 1;
-                let to =
-                    target.address().and_then(|at| (0..self.hosts.len()).find(|index| address(*index) == at));
-                let to = to.expect("targets are hosts");
-                let latency = self.latency(host, to) * 4;
-                self.schedule(latency, Happening::Connect { dial, from: host, to, run });
-            }
-            Event::AbandonDial { .. } | Event::RoutesChanged => {}
-            Event::CloseLink { link, reason } => {
-                self.hosts[host].closed.push(reason);
-                let (wire, end) = (link.0 as usize / 2, link.0 as usize % 2);
-                let last = self.wires[wire].last[1 - end].max(self.now) - self.now;
-                self.schedule(last, Happening::Closed { wire, end: 1 - end });
-            }
-            Event::LinkAdopted { link, .. } => {
-                let (wire, end) = (link.0 as usize / 2, link.0 as usize % 2);
-                self.schedule(Duration::from_millis(20), Happening::OverlayUp { wire, end });
-            }
-            Event::PeerJoined { peer, nickname } => {
-                self.hosts[host].joined.insert(peer, nickname);
-            }
-            Event::PeerLeft { peer } => {
-                let host = &mut self.hosts[host];
-                assert!(host.joined.remove(&peer).is_some(), "a peer leaves only after it joined");
-                assert!(host.seen.keys().all(|(owner, _)| *owner != peer), "its facts went before");
-            }
-            Event::FactChanged { peer, ns, key, value } => {
-                assert_eq!(ns, FACTS);
-                let host = &mut self.hosts[host];
-                assert!(host.joined.contains_key(&peer), "facts come after their peer joined");
-                match value {
-                    Some(value) => host.seen.insert((peer, key), value),
-                    None => host.seen.remove(&(peer, key)),
-                };
-            }
-            Event::Received { from, bytes, .. } => self.hosts[host].received.push((from, bytes)),
-            Event::IncarnationBumped(incarnation) => self.hosts[host].config.incarnation = incarnation,
         }
     }
 

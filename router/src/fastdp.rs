@@ -1,0 +1,137 @@
+//! The kernel's path: VXLAN devices, what their tables hold, and the heartbeats that vouch for it.
+//!
+//! Two tasks beside the engine. The **keeper** brings the kernel's tables in line with the node's plan, by difference. The
+//! **pulse** sends heartbeats over every link that the kernel may carry, and tells the engine what comes back; from that the
+//! mesh chooses between kernel and tunnel, and makes the next plan.
+//!
+//! Nothing is taken away when the router stops: the kernel forwards on. The next start finds what is there and lets it be
+//! until the links have been judged anew (see `adoption`).
+
+mod adoption;
+mod devices;
+mod keeper;
+mod pulse;
+mod suspect;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::{
+    sync::{mpsc, watch},
+    task::AbortHandle,
+};
+use weave_datapath::Plan;
+use weave_hostnet::{Host, LinkIndex};
+use weave_model::{LinkId, PeerName};
+
+pub(crate) use self::pulse::Vouch;
+use self::{adoption::Adoption, devices::Devices, keeper::Keeper, pulse::Pulse};
+
+/// UDP port of VXLAN, as Weave Net has always used.
+const PORT: u16 = 6784;
+/// Orders that may wait for the pulse; links come and go far more slowly.
+const ORDERS: usize = 4096;
+
+/// A link that the kernel may carry.
+pub(crate) struct Candidate {
+    pub(crate) link: LinkId,
+    pub(crate) peer: PeerName,
+    pub(crate) remote: std::net::IpAddr,
+    pub(crate) send_key: [u8; 32],
+    pub(crate) receive_key: [u8; 32],
+}
+
+/// What the engine tells the pulse.
+enum Order {
+    Add(Box<Candidate>),
+    Remove(LinkId),
+}
+
+/// The engine's end.
+#[derive(Clone)]
+pub(crate) struct Fastdp {
+    orders: mpsc::Sender<Order>,
+    events: mpsc::UnboundedSender<Vouch>,
+    /// Why no link of this router is carried by the kernel, if none is.
+    disabled: Option<&'static str>,
+}
+
+/// What a start needs.
+pub(crate) struct Setup {
+    pub(crate) host: Host,
+    pub(crate) local: PeerName,
+    pub(crate) bridge: LinkIndex,
+    pub(crate) bridge_mtu: u32,
+    pub(crate) tap_port: LinkIndex,
+    /// Why the kernel is to carry nothing, if so.
+    pub(crate) disabled: Option<&'static str>,
+    pub(crate) plans: watch::Receiver<Arc<Plan>>,
+}
+
+/// What runs beside the engine.
+pub(crate) struct Tasks {
+    keeper: Keeper,
+    pulse: Option<Pulse>,
+}
+
+impl Fastdp {
+    /// Makes both ends. Touches the kernel only to look, or to remove devices that are not to be used any more.
+    pub(crate) async fn new(setup: Setup) -> anyhow::Result<(Self, Tasks, mpsc::UnboundedReceiver<Vouch>)> {
+        let Setup { host, local, bridge, bridge_mtu, tap_port, disabled, plans } = setup;
+        if disabled.is_some() {
+            host.remove_datapath().await?;
+        }
+        let devices = Arc::new(Devices::new(host.clone(), bridge, bridge_mtu, local));
+        let adoption = Adoption::look(&devices).await?;
+        let (orders, orders_receiver) = mpsc::channel(ORDERS);
+        let (events, events_receiver) = mpsc::unbounded_channel();
+        let keeper = Keeper::new(Arc::clone(&devices), tap_port, plans, adoption);
+        let pulse = disabled
+            .is_none()
+            .then(|| Pulse::new(Arc::clone(&devices), local, orders_receiver, events.clone()));
+        Ok((Self { orders, events, disabled }, Tasks { keeper, pulse }, events_receiver))
+    }
+
+    /// Why no link of this router is carried by the kernel, if none is.
+    pub(crate) const fn disabled(&self) -> Option<&'static str> {
+        self.disabled
+    }
+
+    /// Begins to try the kernel's path of a link.
+    pub(crate) fn add(&self, candidate: Candidate) {
+        self.order(Order::Add(Box::new(candidate)));
+    }
+
+    /// Finds out whether the router at the other end lives; if so, [`Vouch::Broken`] comes. To be aborted when the path
+    /// works again, or the link is gone.
+    pub(crate) fn suspect(
+        &self,
+        link: LinkId,
+        reason: String,
+        connection: quinn::Connection,
+        outbox: mpsc::Sender<Bytes>,
+    ) -> AbortHandle {
+        tokio::spawn(suspect::confirm(link, reason, connection, outbox, self.events.clone())).abort_handle()
+    }
+
+    /// Forgets a link.
+    pub(crate) fn remove(&self, link: LinkId) {
+        self.order(Order::Remove(link));
+    }
+
+    fn order(&self, order: Order) {
+        if self.disabled.is_none() && self.orders.try_send(order).is_err() {
+            tracing::error!("the heartbeats of the kernel's path have stopped");
+        }
+    }
+}
+
+impl Tasks {
+    /// Runs both until the runtime ends.
+    pub(crate) fn spawn(self) {
+        tokio::spawn(self.keeper.run());
+        if let Some(pulse) = self.pulse {
+            tokio::spawn(pulse.run());
+        }
+    }
+}
