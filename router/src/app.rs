@@ -34,6 +34,7 @@ use crate::{
     exit::{Exit, Fatal},
     fastdp::{self, Fastdp, Tasks},
     identity::{self, Local},
+    learning,
     mark::MarkFile,
     ops::{Ops, Setup},
     quic::{
@@ -196,6 +197,7 @@ async fn serve(
     control: weave_control::Listener,
 ) -> anyhow::Result<()> {
     let Router { engine, sources, handle, store, linker, endpoint, fastdp, mtu } = router;
+    let learning = learning::run(host.clone(), bridge.index, handle.clone());
     let ops = Arc::new(Ops::new(Setup {
         engine: handle,
         host,
@@ -215,6 +217,7 @@ async fn serve(
     ops.restore().await?;
     linker.open();
     fastdp.spawn();
+    tokio::spawn(learning);
     tokio::spawn(keep_mtu(Arc::clone(&ops), mtu));
     tokio::spawn(Arc::clone(&ops).sweep());
     let (commands, commands_receiver) = mpsc::channel(COMMANDS);

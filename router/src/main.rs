@@ -9,6 +9,7 @@ mod engine;
 mod exit;
 mod fastdp;
 mod identity;
+mod learning;
 mod mark;
 mod ops;
 mod quic;

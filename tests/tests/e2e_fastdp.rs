@@ -6,11 +6,11 @@ use anyhow::{Context as _, Result, ensure};
 use weave_api::{ConnectionReport, ConnectionState, Overlay, Report};
 use weave_tests::{
     clock::{Look, pause, wait_until},
-    lab::{Host, Lab, Segment},
+    lab::{Container, Host, Lab, Segment},
     product::{Programs, Router, Settings},
     scene::{
-        Attached, LIMIT, attach, attach_each, await_all, await_all_pings, await_mesh, await_report, finish,
-        hosts, hosts_on_segment, lab, play, settings, start_all,
+        Attached, LIMIT, attach, attach_each, await_all, await_all_pings, await_mesh, await_ping,
+        await_report, finish, hosts, hosts_on_segment, lab, play, settings, start_all,
     },
     traffic::{PingReport, Recording, Server, TcpReport, measure},
 };
@@ -169,9 +169,9 @@ fn the_kernel_carries_what_an_open_mesh_says() -> Result<()> {
 fn a_killed_router_costs_no_packet_and_its_return_none() -> Result<()> {
     play("a_killed_router_costs_no_packet_and_its_return_none", |programs| {
         let mut lab = lab()?;
-        let hosts: [Host; 2] = hosts(&mut lab)?;
+        let hosts: [Host; 3] = hosts(&mut lab)?;
         let mut routers = start_open(programs, &hosts, &[])?;
-        await_mesh(&routers, 1)?;
+        await_mesh(&routers, 3)?;
         let attached = attach_each(&routers)?;
         await_overlay(&routers, Overlay::Fastdp)?;
         await_mtu(&attached, 1450)?;
@@ -187,7 +187,7 @@ fn a_killed_router_costs_no_packet_and_its_return_none() -> Result<()> {
             killed.await_ready()
         })?;
         ensure!(ping.received == ping.sent, "{ping:?}");
-        await_mesh(&routers, 1)?;
+        await_mesh(&routers, 3)?;
         await_overlay(&routers, Overlay::Fastdp)?;
         let mac = attached[1].mac()?.to_string();
         let deleted: Vec<String> = monitor
@@ -398,6 +398,13 @@ fn a_line_of_hosts_is_relayed_by_their_kernels() -> Result<()> {
         await_mtu(&attached, 1450)?;
         await_all_pings(&lab, &attached)?;
         let places: Vec<&Host> = routers.iter().map(Router::host).collect();
+        // Until the kernels are prepared to relay, the tunnels do.
+        for (host, others) in [(places[0], ["vni 11", "vni 12"]), (places[3], ["vni 11", "vni 12"])] {
+            wait_until("paths over relays in the kernel", LIMIT, || {
+                let entries = host.run("bridge fdb show dev weave-vx")?;
+                Ok(Look::when(others.iter().all(|vni| entries.contains(vni)), || entries.clone()))
+            })?;
+        }
         the_kernel_carries_all(&lab, &places, &attached)?;
         a_broadcast_is_seen_once(&lab, &attached)?;
         finish(routers)
@@ -456,6 +463,50 @@ fn who_turns_fastdp_off_loses_the_devices_and_nothing_else() -> Result<()> {
         }
         let status = routers[0].tell("status connections")?;
         ensure!(status.contains("--no-fastdp"), "{status}");
+        finish(routers)
+    })
+}
+
+/// What nobody attached: an interface of a machine that somebody plugged into the bridge.
+fn plug(host: &Host, name: &str, address: &str) -> Result<Container> {
+    let machine = host.add_container(name)?;
+    host.ip(&format!(
+        "link add {name} mtu 1450 type veth peer name eth0 mtu 1450 address 02:00:5e:00:53:01 netns {}\n\
+         link set {name} master weave up\n",
+        machine.pid()
+    ))?;
+    machine.ip(&format!("addr add {address} dev eth0\nlink set eth0 up\n"))?;
+    Ok(machine)
+}
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn a_station_that_nobody_attached_is_found_and_followed() -> Result<()> {
+    play("a_station_that_nobody_attached_is_found_and_followed", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 3] = hosts(&mut lab)?;
+        let routers = start_open(programs, &hosts, &[])?;
+        await_mesh(&routers, 3)?;
+        let attached = attach_each(&routers)?;
+        await_overlay(&routers, Overlay::Fastdp)?;
+        for (place, name) in [(0, "vm1"), (1, "vm2"), (0, "vm3")] {
+            let machine = plug(&hosts[place], name, "10.47.200.1/12")?;
+            for other in &attached {
+                await_ping(&lab, &machine, other.address())?;
+                await_ping(&lab, &other.container, "10.47.200.1".parse()?)?;
+            }
+            // The third host sends to where it is, and to nobody else.
+            wait_until("the station in the third host's tunnel", LIMIT, || {
+                let entries = hosts[2].run("bridge fdb show dev weave-vx")?;
+                let wanted = format!("02:00:5e:00:53:01 dst {}", hosts[place].address()?);
+                Ok(Look::when(entries.contains(&wanted), || entries.clone()))
+            })?;
+            hosts[place].ip(&format!("link del {name}\n"))?;
+        }
+        wait_until("the station to be forgotten", LIMIT, || {
+            let entries = hosts[2].run("bridge fdb show dev weave-vx")?;
+            Ok(Look::when(!entries.contains("02:00:5e:00:53:01"), || entries.clone()))
+        })?;
         finish(routers)
     })
 }

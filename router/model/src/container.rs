@@ -32,6 +32,12 @@ impl ContainerId {
         Self("weave:expose".to_owned())
     }
 
+    /// The owner of stations that the bridge learned and nobody attached.
+    #[must_use]
+    pub fn learned() -> Self {
+        Self("weave:learned".to_owned())
+    }
+
     /// The owner of names that belong to no container (`weave dns-add` without one).
     #[must_use]
     pub fn external() -> Self {

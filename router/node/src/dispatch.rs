@@ -141,7 +141,7 @@ fn on_fact(node: &mut Node, peer: PeerName, ns: Namespace, key: &[u8], value: Op
     match ns {
         NAMES => on_name(node, peer, key, value),
         attachment::NAMESPACE => {
-            if let Err(error) = on_attachment(node, peer, key, value) {
+            if let Err(error) = on_attachment(node, peer, key, value, now) {
                 refuse(node, peer, "an attachment", &error);
             }
         }
@@ -175,9 +175,15 @@ fn on_attachment(
     peer: PeerName,
     key: &[u8],
     value: Option<&[u8]>,
+    now: Instant,
 ) -> Result<(), AttachmentError> {
     let mac = attachment::decode_key(key)?;
     let attachment = value.map(Attachment::decode).transpose()?;
+    if attachment.is_some() && node.learned.remove(&mac) {
+        // It has moved: see `learned`.
+        node.mesh.remove_fact(attachment::NAMESPACE, &mac.0, now);
+        node.attachments_by_peer.entry(node.local).or_default().remove(&mac);
+    }
     let by_mac = node.attachments_by_peer.entry(peer).or_default();
     match attachment {
         Some(attachment) => by_mac.insert(mac, attachment),

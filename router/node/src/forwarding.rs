@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use weave_datapath::{Forwarding, Neighbour, Path, Stations, World, plan};
@@ -17,6 +17,12 @@ use crate::{
     output::Output,
 };
 
+/// How long a mesh has to be partial before we prepare to relay others' frames in the kernel, and before we send frames
+/// that way: later, so that whoever relays them is prepared. Until then, and whenever a router restarts and a full mesh is none
+/// for a moment, the sleeve relays, which needs no preparation.
+const PREPARE_RELAYS: Duration = Duration::from_secs(3);
+const USE_RELAYS: Duration = Duration::from_secs(6);
+
 /// Builds both anew and hands them out.
 ///
 /// The snapshot comes first: what the kernel is about to leave to the sleeve, the sleeve then serves already.
@@ -25,6 +31,8 @@ pub(crate) fn refresh(node: &mut Node, now: Instant) {
     // A snapshot costs time in proportion to the mesh, so in a big one they are rarer.
     node.forwarding_not_before = now + FORWARDING_INTERVAL * (1 + node.peers.len() as u32 / 16);
     node.planned_at = now;
+    let is_partial = !node.mesh.routes().is_full_mesh();
+    node.partial_since = is_partial.then(|| node.partial_since.unwrap_or(now));
     let peers = &node.peers;
     node.kernel.expire(|peer| peers.contains(&peer), now);
     let stations = stations(node);
@@ -52,6 +60,12 @@ fn stations(node: &Node) -> Stations<'_> {
     stations
 }
 
+/// When the plan changes by itself.
+pub(crate) fn poll_timeout(node: &Node) -> Option<Instant> {
+    let since = node.partial_since?;
+    [since + PREPARE_RELAYS, since + USE_RELAYS].into_iter().find(|at| *at > node.planned_at)
+}
+
 /// How others are reached.
 struct Ways {
     neighbours: BTreeMap<PeerName, Neighbour>,
@@ -65,9 +79,12 @@ struct Ways {
 impl Ways {
     fn find(node: &Node, now: Instant) -> Self {
         let routes = node.mesh.routes();
+        let partial_for = node.partial_since.map(|since| now.saturating_duration_since(since));
+        let uses_relays = partial_for.is_some_and(|time| time >= USE_RELAYS);
         let path = |peer: &PeerName| {
             let (_, next) = routes.next_hop(*peer)?;
-            Some((*peer, Path { next, fast_hops: routes.fast_hops(*peer) }))
+            let fast_hops = routes.fast_hops(*peer).filter(|hops| *hops == 1 || uses_relays);
+            Some((*peer, Path { next, fast_hops }))
         };
         let links = node.links.iter().map(|(link, (peer, remote))| {
             let in_use = node.mesh.link_overlay(*link);
@@ -80,7 +97,7 @@ impl Ways {
             neighbours: links.collect(),
             paths: node.peers.iter().filter_map(path).collect(),
             served: BTreeSet::new(),
-            relays: node.links.len() > 1 && !routes.is_full_mesh(),
+            relays: node.links.len() > 1 && partial_for.is_some_and(|time| time >= PREPARE_RELAYS),
         };
         // Both directions were proven from here; what the other end says of it may still be on its way.
         for (peer, _) in ways.neighbours.iter().filter(|(_, neighbour)| neighbour.fastdp) {

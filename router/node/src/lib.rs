@@ -23,6 +23,7 @@ mod config;
 mod dispatch;
 mod forwarding;
 mod kernel;
+mod learned;
 mod mtu;
 mod node;
 mod output;

@@ -18,7 +18,7 @@ use weave_names::{FactChange, NameError, Names, RemoveFilter};
 use crate::{
     attachment::{self, Attachment},
     config::Config,
-    dispatch,
+    dispatch, forwarding,
     kernel::KernelPaths,
     mtu::Mtu,
     output::Output,
@@ -39,6 +39,8 @@ pub struct Node {
     pub(crate) attachments_by_peer: BTreeMap<PeerName, BTreeMap<Mac, Attachment>>,
     pub(crate) mtu: Mtu,
     pub(crate) kernel: KernelPaths,
+    /// Those of our attachments that the bridge learned by itself.
+    pub(crate) learned: BTreeSet<Mac>,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) is_forwarding_stale: bool,
     pub(crate) forwarding_not_before: Instant,
@@ -46,6 +48,8 @@ pub struct Node {
     /// The kernel's tables, as they were handed out last, and when they were worked out.
     pub(crate) plan: Arc<Plan>,
     pub(crate) planned_at: Instant,
+    /// Since when not everybody has a link to everybody.
+    pub(crate) partial_since: Option<Instant>,
     /// The links that the mesh keeps: who is at the other end, and where.
     pub(crate) links: BTreeMap<LinkId, (PeerName, IpAddr)>,
 }
@@ -76,6 +80,8 @@ impl Node {
             are_names_stale: true,
             plan: Arc::default(),
             planned_at: now,
+            partial_since: None,
+            learned: BTreeSet::new(),
             links: BTreeMap::new(),
         };
         dispatch::settle(&mut node, now);
@@ -184,6 +190,7 @@ impl Node {
             dispatch::refuse(self, local, "an attachment", &error);
         }
         self.attachments_by_peer.entry(self.local).or_default().insert(mac, attachment.clone());
+        self.learned.remove(&mac);
         self.is_forwarding_stale = true;
         dispatch::settle(self, now);
     }
@@ -292,7 +299,7 @@ impl Node {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.mesh.handle_timeout(now);
-        self.is_forwarding_stale |= self.kernel.poll_timeout(self.planned_at).is_some_and(|at| at <= now);
+        self.is_forwarding_stale |= self.plan_expires().is_some_and(|(at, _)| at <= now);
         if let Some(ipam) = &mut self.ipam {
             ipam.handle_timeout(now);
         }
@@ -318,6 +325,13 @@ impl Node {
             .into_iter()
             .flatten()
             .min_by_key(|(at, _)| *at)
+    }
+
+    /// When the plan is another one although nothing happened.
+    fn plan_expires(&self) -> Option<(Instant, &'static str)> {
+        let paths = self.kernel.poll_timeout(self.planned_at).map(|at| (at, "paths without a link"));
+        let relays = forwarding::poll_timeout(self).map(|at| (at, "relays in the kernel"));
+        paths.into_iter().chain(relays).min_by_key(|(at, _)| *at)
     }
 
     /// The mesh, to look at.

@@ -169,16 +169,19 @@ impl Engine {
     }
 
     fn rely_on_fastdp(&mut self, link: LinkId, mtu: u16, rtt: Duration) {
+        let is_new = !self.is_fast(link);
         let Some(live) = self.links.get_mut(&link) else { return };
         live.trust();
+        if is_new {
+            tracing::info!(peer = %live.peer, mtu, "the kernel carries this peer's frames");
+        }
         let overlay = Overlay { kind: OverlayKind::Fastdp, up: true, mtu, rtt };
         self.node.handle_overlay(link, overlay, clock::now());
     }
 
     /// Heartbeats are not answered. A path that is in use is given up only if the other router is alive.
     fn doubt_fastdp(&mut self, link: LinkId, reason: String) {
-        let in_use = self.node.mesh().link_overlay(link);
-        if in_use.is_none_or(|overlay| overlay.kind != OverlayKind::Fastdp) {
+        if !self.is_fast(link) {
             return self.give_up_fastdp(link, &reason);
         }
         let Some(live) = self.links.get_mut(&link) else { return };
@@ -188,8 +191,16 @@ impl Engine {
             Some(self.fastdp.suspect(link, reason, live.connection.clone(), live.outbox.clone()));
     }
 
+    fn is_fast(&self, link: LinkId) -> bool {
+        self.node.mesh().link_overlay(link).is_some_and(|overlay| overlay.kind == OverlayKind::Fastdp)
+    }
+
     fn give_up_fastdp(&mut self, link: LinkId, reason: &str) {
-        if self.links.contains_key(&link) {
+        let was_fast = self.is_fast(link);
+        if let Some(live) = self.links.get(&link) {
+            if was_fast {
+                tracing::warn!(peer = %live.peer, reason, "the tunnel carries this peer's frames");
+            }
             let kind = OverlayKind::Fastdp;
             self.node.handle_overlay_note(link, kind, reason);
             let overlay = Overlay { kind, up: false, mtu: 0, rtt: Duration::ZERO };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tokio::sync::Mutex;
-use weave_datapath::{Family, heartbeat_mac};
+use weave_datapath::{Family, MAX_RELAYS, heartbeat_mac};
 use weave_hostnet::{Host, LinkIndex, VxlanSpec, names};
 use weave_model::{Mac, PeerName};
 
@@ -85,6 +85,19 @@ impl Devices {
         let relay = Relay { bridge, port };
         made.relays.insert((hops, family), relay);
         Ok(relay)
+    }
+
+    /// Takes all relay devices away.
+    pub(super) async fn remove_relays(&self) -> anyhow::Result<()> {
+        let mut made = self.made.lock().await;
+        made.relays.clear();
+        for hops in (1..=MAX_RELAYS).filter_map(|hops| u8::try_from(hops).ok()) {
+            for family in [Family::V4, Family::V6] {
+                self.host.remove_link(&names::relay_port(hops, host_family(family))).await?;
+            }
+            self.host.remove_link(&names::relay_bridge(hops)).await?;
+        }
+        Ok(())
     }
 
     /// Those that are there, made by us or by an earlier run.

@@ -19,6 +19,8 @@ use crate::clock;
 
 /// After a failure, when it is tried again.
 const RETRY: Duration = Duration::from_secs(2);
+/// Relay devices go when nothing was relayed for this long: a full mesh is none for a moment whenever a router restarts.
+const RELAYS_IDLE: Duration = Duration::from_secs(60);
 /// How often everything is compared with the kernel even though nothing changed: somebody may have taken something away.
 const REPAIR: Duration = Duration::from_secs(30);
 
@@ -32,6 +34,8 @@ pub(super) struct Keeper {
     adoption: Adoption,
     /// What the kernel was last told.
     last: Plan,
+    /// Since when nothing is relayed, while relay devices may be there.
+    relays_idle: Option<Instant>,
 }
 
 impl Keeper {
@@ -41,7 +45,7 @@ impl Keeper {
         plans: watch::Receiver<Arc<Plan>>,
         adoption: Adoption,
     ) -> Self {
-        Self { devices, tap_port, plans, adoption, last: Plan::default() }
+        Self { devices, tap_port, plans, adoption, last: Plan::default(), relays_idle: Some(clock::now()) }
     }
 
     /// Runs until the engine has stopped.
@@ -53,6 +57,7 @@ impl Keeper {
             let next_look = match self.apply(&wanted).await {
                 Ok(()) => {
                     self.last = wanted;
+                    self.retire_relays(now).await;
                     now + REPAIR
                 }
                 Err(error) => {
@@ -92,6 +97,18 @@ impl Keeper {
         }
         self.devices.host.reconcile_neighbours(self.devices.bridge, &wanted.neighbours).await?;
         Ok(())
+    }
+
+    /// Removes relay devices that have not been needed for long.
+    async fn retire_relays(&mut self, now: Instant) {
+        if self.last.relay.iter().any(|table| !table.is_empty()) {
+            self.relays_idle = Some(now);
+        } else if self.relays_idle.is_some_and(|since| now >= since + RELAYS_IDLE) {
+            self.relays_idle = None;
+            if let Err(error) = self.devices.remove_relays().await {
+                tracing::warn!(error = format!("{error:#}"), "relay devices stay that nobody needs");
+            }
+        }
     }
 
     /// Fills the data devices; gives those that there are.

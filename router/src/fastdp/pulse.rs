@@ -22,6 +22,8 @@ use crate::clock;
 const LOOK: Duration = Duration::from_millis(250);
 /// Packets in that time from which on the path counts as used; heartbeats have devices of their own.
 const TRAFFIC: u64 = 2;
+/// How long entries of an earlier run stay, as their links come back one after the other.
+const ADOPTION: Duration = Duration::from_secs(30);
 /// Every how many looks the underlay's MTU is asked for.
 const LOOKS_PER_MTU: u32 = 20;
 /// What the engine hears of a link's path through the kernel.
@@ -47,6 +49,7 @@ pub(super) struct Pulse {
     sockets: BTreeMap<Family, PacketSocket>,
     packets: u64,
     looks: u32,
+    started: Instant,
 }
 
 impl Pulse {
@@ -65,6 +68,7 @@ impl Pulse {
             sockets: BTreeMap::new(),
             packets: 0,
             looks: 0,
+            started: clock::now(),
         }
     }
 
@@ -137,9 +141,13 @@ impl Pulse {
     async fn introduce(&self, family: Family) -> anyhow::Result<()> {
         let device = self.devices.heartbeat(family).await?;
         let of_family = self.links.values().filter(|(_, remote)| Family::of(*remote) == family);
-        let stations: BTreeMap<Mac, Tunnel> = of_family
+        let mut stations: BTreeMap<Mac, Tunnel> = of_family
             .map(|(peer, remote)| (heartbeat_mac(*peer), Tunnel { remote: *remote, vni: None }))
             .collect();
+        if clock::now() < self.started + ADOPTION {
+            let (found, _) = self.devices.host.tunnels(device).await?;
+            found.into_iter().for_each(|(mac, tunnel)| _ = stations.entry(mac).or_insert(tunnel));
+        }
         self.devices.host.reconcile_tunnels(device, &stations, &std::collections::BTreeSet::new()).await?;
         Ok(())
     }

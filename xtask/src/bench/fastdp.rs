@@ -33,6 +33,8 @@ pub(super) fn run(bench: &Bench, programs: &Programs) -> Result<Vec<Row>> {
     })?;
     await_fastdp(&direct)?;
     await_fastdp(&relayed)?;
+    await_relay(&left)?;
+    await_relay(&right)?;
     let mtu = direct.mtu()?;
     let by_hand = Vxlan::between(&a, &b, 1, mtu)?;
     let relayed_by_hand = Vxlan::through(&left, &relay, &right, 1, relayed.mtu()?)?;
@@ -91,6 +93,15 @@ fn await_fastdp(mesh: &Mesh<'_>) -> Result<()> {
     wait_until("the MTU to follow the path", SETTLE, || {
         let mtu = mesh.mtu()?;
         Ok(Look::when(mtu == 1450, || mtu.to_string()))
+    })
+    .map(drop)
+}
+
+/// Waits until the kernel of `host` sends to a relay: until then the tunnel does.
+fn await_relay(host: &Host) -> Result<()> {
+    wait_until("the path over the relay in the kernel", SETTLE, || {
+        let entries = host.run("bridge fdb show dev weave-vx")?;
+        Ok(Look::when(entries.contains("vni 11"), || entries.clone()))
     })
     .map(drop)
 }
