@@ -160,6 +160,7 @@ async fn start(
         bridge_mtu: bridge.mtu.into(),
         tap_port: bridge.tap_port,
         disabled: no_fastdp(config),
+        is_private: !config.passwords.is_empty(),
         plans: plans_receiver,
     })
     .await?;

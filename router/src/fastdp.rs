@@ -9,6 +9,7 @@
 
 mod adoption;
 mod devices;
+mod guard;
 mod keeper;
 mod pulse;
 mod suspect;
@@ -25,7 +26,7 @@ use weave_hostnet::{Host, LinkIndex};
 use weave_model::{LinkId, PeerName};
 
 pub(crate) use self::pulse::Vouch;
-use self::{adoption::Adoption, devices::Devices, keeper::Keeper, pulse::Pulse};
+use self::{adoption::Adoption, devices::Devices, guard::Guard, keeper::Keeper, pulse::Pulse};
 
 /// UDP port of VXLAN, as Weave Net has always used.
 const PORT: u16 = 6784;
@@ -65,6 +66,8 @@ pub(crate) struct Setup {
     pub(crate) tap_port: LinkIndex,
     /// Why the kernel is to carry nothing, if so.
     pub(crate) disabled: Option<&'static str>,
+    /// Whether nobody may send frames to containers who is not in the mesh: there is a password.
+    pub(crate) is_private: bool,
     pub(crate) plans: watch::Receiver<Arc<Plan>>,
 }
 
@@ -77,11 +80,13 @@ pub(crate) struct Tasks {
 impl Fastdp {
     /// Makes both ends. Touches the kernel only to look, or to remove devices that are not to be used any more.
     pub(crate) async fn new(setup: Setup) -> anyhow::Result<(Self, Tasks, mpsc::UnboundedReceiver<Vouch>)> {
-        let Setup { host, local, bridge, bridge_mtu, tap_port, disabled, plans } = setup;
+        let Setup { host, local, bridge, bridge_mtu, tap_port, disabled, is_private, plans } = setup;
         if disabled.is_some() {
             host.remove_datapath().await?;
+            guard::remove()?;
         }
-        let devices = Arc::new(Devices::new(host.clone(), bridge, bridge_mtu, local));
+        let guard = Guard::new(is_private);
+        let devices = Arc::new(Devices::new(host.clone(), bridge, guard, bridge_mtu, local));
         let adoption = Adoption::look(&devices).await?;
         let (orders, orders_receiver) = mpsc::channel(ORDERS);
         let (events, events_receiver) = mpsc::unbounded_channel();

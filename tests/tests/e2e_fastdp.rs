@@ -510,3 +510,41 @@ fn a_station_that_nobody_attached_is_found_and_followed() -> Result<()> {
         finish(routers)
     })
 }
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn strangers_cannot_send_frames_to_containers() -> Result<()> {
+    play("strangers_cannot_send_frames_to_containers", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 3] = hosts(&mut lab)?;
+        let (members, stranger) = (&hosts[..2], &hosts[2]);
+        let routers = start_open(programs, members, &[])?;
+        await_mesh(&routers, 1)?;
+        let attached = attach_each(&routers)?;
+        await_overlay(&routers, Overlay::Fastdp)?;
+        stranger.ip(&format!(
+            "link add vx type vxlan id 1 remote {} dstport 6784\n\
+             link set vx address 02:00:5e:00:53:02 up\naddr add 10.47.255.253/12 dev vx\n",
+            hosts[0].address()?
+        ))?;
+        let recording = Recording::start(lab.generator(), &attached[0].container)?;
+        let line = format!("ping {} --count 2 --timeout 0.5", attached[0].address());
+        let ping: PingReport = measure(lab.generator(), stranger, &line)?;
+        let of_stranger = |frame: &&Vec<u8>| frame.len() > 12 && frame[6..12] == [2, 0, 0x5e, 0, 0x53, 2];
+        let seen = recording.finish()?.iter().filter(of_stranger).count();
+        ensure!(ping.received == 0 && seen == 0, "{seen} frames of a stranger reached a container; {ping:?}");
+        let rules = hosts[0].run("nft list table inet weave-fastdp")?;
+        let is_counted =
+            |line: &str| line.contains("peers4") && line.contains("packets ") && !line.contains("packets 0 ");
+        ensure!(rules.lines().any(is_counted), "the stranger was not counted: {rules}");
+
+        // Somebody flushes all rules: ours come back.
+        hosts[0].run("nft flush ruleset")?;
+        wait_until("the rules to come back", LIMIT, || {
+            let rules = hosts[0].run("nft list ruleset")?;
+            Ok(Look::when(rules.contains("weave-fastdp"), || rules.clone()))
+        })?;
+        await_all_pings(&lab, &attached)?;
+        finish(routers)
+    })
+}

@@ -11,15 +11,31 @@
 //! of the bridge, and from and to the masqueraded subnets. They carry the comment `weave`, by which they are found
 //! and removed again. (Chains of the old `iptables-legacy` are not visible to nf_tables.)
 //!
-//! We speak to the kernel by netlink ourselves, because nothing here may fork and we need six kinds of expression.
+//! We speak to the kernel by netlink ourselves, because nothing here may fork and we need few kinds of expression.
+//!
+//! For others there are [`Program`]s: tables of rules over named sets and maps ([`install`], [`change`], [`read`]).
 
 mod attribute;
+mod conntrack;
 mod expression;
+mod load;
+mod program;
+mod readback;
 mod ruleset;
 mod survey;
 mod transaction;
+mod watch;
 
 use weave_model::Subnet;
+
+pub use conntrack::{TrackedConnection, connections};
+pub use expression::{End, Expressions, Verdict};
+pub use load::{ConnectionState, IpFamily, LONGEST_KEY, Register, Way};
+pub use program::{
+    ChainSpec, Field, Hook, Item, Program, Rule, SetChange, SetSpec, Value, change, install, is_stale, uninstall,
+};
+pub use readback::{generation, read};
+pub use watch::{Author, Notice, TableWatch};
 
 use crate::HostError;
 

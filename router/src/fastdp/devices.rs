@@ -7,7 +7,7 @@ use weave_datapath::{Family, MAX_RELAYS, heartbeat_mac};
 use weave_hostnet::{Host, LinkIndex, VxlanSpec, names};
 use weave_model::{Mac, PeerName};
 
-use super::PORT;
+use super::{PORT, guard::Guard};
 
 /// VNI of what containers say.
 pub(super) const DATA_VNI: u32 = 1;
@@ -29,6 +29,7 @@ pub(super) struct Relay {
 pub(super) struct Devices {
     pub(super) host: Host,
     pub(super) bridge: LinkIndex,
+    pub(super) guard: Guard,
     mtu: u32,
     local: PeerName,
     made: Mutex<Made>,
@@ -42,8 +43,8 @@ struct Made {
 }
 
 impl Devices {
-    pub(super) fn new(host: Host, bridge: LinkIndex, mtu: u32, local: PeerName) -> Self {
-        Self { host, bridge, mtu, local, made: Mutex::default() }
+    pub(super) fn new(host: Host, bridge: LinkIndex, guard: Guard, mtu: u32, local: PeerName) -> Self {
+        Self { host, bridge, guard, mtu, local, made: Mutex::default() }
     }
 
     /// The device that carries data over this family, on the bridge.
@@ -52,6 +53,7 @@ impl Devices {
         if let Some(index) = made.data.get(&family) {
             return Ok(*index);
         }
+        self.guard.close()?;
         let index = self.ensure(data_name(family), DATA_VNI, family, self.mtu, false).await?;
         self.host.ensure_uplink_port(index, self.bridge).await?;
         made.data.insert(family, index);

@@ -21,6 +21,8 @@ use crate::clock;
 const RETRY: Duration = Duration::from_secs(2);
 /// Relay devices go when nothing was relayed for this long: a full mesh is none for a moment whenever a router restarts.
 const RELAYS_IDLE: Duration = Duration::from_secs(60);
+/// How often it is looked whether the firewall rules are still there: other programs flush all of them now and then.
+const GUARD: Duration = Duration::from_secs(3);
 /// How often everything is compared with the kernel even though nothing changed: somebody may have taken something away.
 const REPAIR: Duration = Duration::from_secs(30);
 
@@ -74,17 +76,33 @@ impl Keeper {
         }
     }
 
-    /// Waits for another plan, or until `wake`; tells whether there is more to do.
+    /// Waits for another plan, or until `wake`, and looks after the guard meanwhile; tells whether there is more to do.
     async fn wait(&mut self, wake: Instant) -> bool {
-        match tokio::time::timeout_at(wake.into(), self.plans.changed()).await {
-            Ok(changed) => changed.is_ok(),
-            Err(_elapsed) => true,
+        loop {
+            let now = clock::now();
+            let next = if self.devices.guard.is_closed() { wake.min(now + GUARD) } else { wake };
+            match tokio::time::timeout_at(next.into(), self.plans.changed()).await {
+                Ok(changed) => return changed.is_ok(),
+                Err(_elapsed) if next == wake => return true,
+                Err(_elapsed) => {
+                    if let Err(error) = self.devices.guard.close() {
+                        tracing::warn!(
+                            error = format!("{error:#}"),
+                            "the rules for UDP 6784 are not in force"
+                        );
+                    }
+                }
+            }
         }
     }
 
     /// In an order in which no frame is sent to where there is nothing: first where the tunnels lead, with the former ones
     /// beside them, then the bridge's ports, then the former ones go.
     async fn apply(&self, wanted: &Plan) -> anyhow::Result<()> {
+        if !self.devices.existing_data().await?.is_empty() || !wanted.tunnels.is_empty() {
+            let remotes = wanted.tunnels.values().map(|tunnel| tunnel.remote);
+            self.devices.guard.admit_planned(remotes.chain(wanted.flood.iter().copied()).collect())?;
+        }
         for (hops, table) in (1..).zip(&wanted.relay) {
             self.relay(hops, table).await?;
         }

@@ -137,8 +137,9 @@ impl Pulse {
         Ok(())
     }
 
-    /// Tells the heartbeat device of a family where its peers are.
+    /// Lets peers in, and tells the heartbeat device of a family where they are.
     async fn introduce(&self, family: Family) -> anyhow::Result<()> {
+        self.devices.guard.admit_linked(self.links.values().map(|(_, remote)| *remote).collect())?;
         let device = self.devices.heartbeat(family).await?;
         let of_family = self.links.values().filter(|(_, remote)| Family::of(*remote) == family);
         let mut stations: BTreeMap<Mac, Tunnel> = of_family

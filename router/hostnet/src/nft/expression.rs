@@ -9,32 +9,39 @@ use weave_model::Subnet;
 
 use super::attribute::Attributes;
 
-const REGISTER_VERDICT: u32 = 0;
-const REGISTER_1: u32 = 1;
+pub(super) const REGISTER_VERDICT: u32 = 0;
+pub(super) const REGISTER_1: u32 = 1;
 
-/// A list of expressions under construction.
+/// A list of expressions under construction: conditions, and what is done when all of them hold.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Expressions(Attributes);
+pub struct Expressions(Attributes);
 
-/// How a value is compared (`NFT_CMP_EQ`, `NFT_CMP_NEQ`).
+/// How a value is compared (`enum nft_cmp_ops`).
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Is {
     Equal = 0,
     Different = 1,
+    AtMost = 3,
+    AtLeast = 5,
 }
 
 /// An address of a packet.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum End {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Where it comes from.
     Source,
+    /// Where it goes.
     Destination,
 }
 
 /// What a rule does with a packet that fulfils its conditions (`NF_DROP`, `NF_ACCEPT`, `NFT_RETURN`).
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Verdict {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The packet is lost.
     Drop = 0,
+    /// The packet passes this table's hook.
     Accept = 1,
+    /// The chain that jumped here goes on; a chain with a hook ends.
     Return = -5,
 }
 
@@ -49,7 +56,7 @@ pub(super) enum Meta {
 
 /// Where in a packet an offset counts from (`enum nft_payload_bases`).
 #[derive(Debug, Clone, Copy)]
-enum Base {
+pub(super) enum Base {
     Network = 1,
     Transport = 2,
 }
@@ -88,14 +95,16 @@ impl Expressions {
         self.meta(side).compare(is, &padded)
     }
 
-    /// The destination port of this protocol (6 TCP, 17 UDP).
-    pub(super) fn destination_port(self, protocol: u8, port: u16) -> Self {
+    /// Condition: the destination port of this protocol (6 TCP, 17 UDP).
+    #[must_use]
+    pub fn destination_port(self, protocol: u8, port: u16) -> Self {
         let right_protocol = self.meta(Meta::TransportProtocol).compare(Is::Equal, &[protocol]);
         right_protocol.payload(Base::Transport, 2, 2).compare(Is::Equal, &port.to_be_bytes())
     }
 
     /// The end of a rule.
-    pub(super) fn verdict(self, verdict: Verdict) -> Self {
+    #[must_use]
+    pub fn verdict(self, verdict: Verdict) -> Self {
         const DESTINATION: u16 = 1;
         const DATA: u16 = 2;
         const DATA_VERDICT: u16 = 2;
@@ -116,22 +125,32 @@ impl Expressions {
         self.push("masq", &Attributes::default().number(FLAGS, RANDOM_FULLY))
     }
 
-    fn meta(self, key: Meta) -> Self {
+    pub(super) fn meta(self, key: Meta) -> Self {
+        self.meta_to(key, REGISTER_1)
+    }
+
+    /// Loads what is asked into a register, by its number in the kernel.
+    pub(super) fn meta_to(self, key: Meta, register: u32) -> Self {
         const DESTINATION: u16 = 1;
         const KEY: u16 = 2;
-        self.push("meta", &Attributes::default().number(DESTINATION, REGISTER_1).number(KEY, key as u32))
+        self.push("meta", &Attributes::default().number(DESTINATION, register).number(KEY, key as u32))
     }
 
     fn payload(self, base: Base, offset: u32, length: usize) -> Self {
+        self.payload_to(base, offset, length, REGISTER_1)
+    }
+
+    /// Loads bytes of the packet into a register, by its number in the kernel.
+    pub(super) fn payload_to(self, base: Base, offset: u32, length: usize, register: u32) -> Self {
         const DESTINATION: u16 = 1;
         const BASE: u16 = 2;
         const OFFSET: u16 = 3;
         const LENGTH: u16 = 4;
-        let load = Attributes::default().number(DESTINATION, REGISTER_1).number(BASE, base as u32);
+        let load = Attributes::default().number(DESTINATION, register).number(BASE, base as u32);
         self.push("payload", &load.number(OFFSET, offset).number(LENGTH, small(length)))
     }
 
-    fn mask(self, mask: &[u8]) -> Self {
+    pub(super) fn mask(self, mask: &[u8]) -> Self {
         const SOURCE: u16 = 1;
         const DESTINATION: u16 = 2;
         const LENGTH: u16 = 3;
@@ -146,7 +165,7 @@ impl Expressions {
         self.push("bitwise", &masking)
     }
 
-    fn compare(self, is: Is, with: &[u8]) -> Self {
+    pub(super) fn compare(self, is: Is, with: &[u8]) -> Self {
         const SOURCE: u16 = 1;
         const OPERATION: u16 = 2;
         const DATA: u16 = 3;
@@ -154,7 +173,7 @@ impl Expressions {
         self.push("cmp", &comparing.nested(DATA, &value(with)))
     }
 
-    fn push(self, name: &str, data: &Attributes) -> Self {
+    pub(super) fn push(self, name: &str, data: &Attributes) -> Self {
         const ELEMENT: u16 = 1;
         const NAME: u16 = 1;
         const DATA: u16 = 2;
@@ -162,7 +181,7 @@ impl Expressions {
     }
 }
 
-fn value(bytes: &[u8]) -> Attributes {
+pub(super) fn value(bytes: &[u8]) -> Attributes {
     const VALUE: u16 = 1;
     Attributes::default().bytes(VALUE, bytes)
 }

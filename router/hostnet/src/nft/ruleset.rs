@@ -21,6 +21,9 @@ pub(super) enum Operation {
     NewChain = 3,
     NewRule = 6,
     DeleteRule = 8,
+    NewSet = 9,
+    NewElements = 12,
+    DeleteElements = 14,
 }
 
 /// One message of a transaction.

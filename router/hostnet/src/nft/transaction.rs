@@ -3,21 +3,28 @@
 //! The kernel works a batch off while we send it, and all of it or nothing takes effect; its answers wait in the
 //! socket when the call returns. So nothing here ever waits.
 
-use std::{collections::BTreeSet, io};
+use std::{collections::BTreeSet, io, os::fd::AsRawFd};
 
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
-use super::ruleset::Message;
+use super::{attribute::Attributes, ruleset::Message};
 use crate::HostError;
 
 const HEADER_LEN: usize = 16;
 /// `struct nfgenmsg`.
-const GENERIC_LEN: usize = 4;
+pub(super) const GENERIC_LEN: usize = 4;
 /// The subsystem of nf_tables in message types and batch markers (`NFNL_SUBSYS_NFTABLES`).
-const NFTABLES: u16 = 10;
+pub(super) const NFTABLES: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const FAMILY_ANY: u8 = 0;
+
+/// Answers to a dump that changed while it was taken carry this flag (`NLM_F_DUMP_INTR`).
+const INTERRUPTED: u16 = 0x10;
+/// How often a dump that was interrupted is begun again.
+const DUMP_ATTEMPTS: usize = 10;
+/// What a socket takes without being asked, on every Linux (`net.core.wmem_default` is twice as much and more).
+const SMALL_BATCH: usize = 64 * 1024;
 
 const REQUEST: u16 = 1;
 const ACKNOWLEDGE: u16 = 4;
@@ -29,7 +36,13 @@ const DONE: u16 = 3;
 
 /// Sends `messages` as one transaction.
 pub(super) fn commit(messages: &[Message]) -> Result<(), HostError> {
-    let answers = exchange(&batch(messages))?;
+    commit_if(messages, None).map(|_| ())
+}
+
+/// Sends `messages` as one transaction, on condition that nobody changed any table since `generation`; the kernel says
+/// `ERESTART` otherwise. Returns the number of the socket that did it.
+pub(super) fn commit_if(messages: &[Message], generation: Option<u32>) -> Result<u32, HostError> {
+    let answers = exchange(&batch(messages, generation))?;
     let mut acknowledged = BTreeSet::new();
     for answer in answers.iter().filter(|a| a.kind == ERROR) {
         let index = usize::try_from(answer.sequence).unwrap_or(0).checked_sub(1);
@@ -39,7 +52,7 @@ pub(super) fn commit(messages: &[Message]) -> Result<(), HostError> {
         }
     }
     if acknowledged.len() == messages.len() {
-        return Ok(());
+        return Ok(answers.first().map_or(0, |answer| answer.port));
     }
     let source = io::Error::other("the kernel did not answer every message");
     Err(HostError::Kernel { doing: "changing nftables rules".to_owned(), source })
@@ -47,9 +60,12 @@ pub(super) fn commit(messages: &[Message]) -> Result<(), HostError> {
 
 /// `messages` between the marks that make them one transaction. Sequence numbers: 0 begins, 1 to n are the messages,
 /// n + 1 ends.
-fn batch(messages: &[Message]) -> Vec<u8> {
+fn batch(messages: &[Message], generation: Option<u32>) -> Vec<u8> {
+    const GENERATION: u16 = 1;
     let subsystem = [0, 0, NFTABLES.to_be_bytes()[0], NFTABLES.to_be_bytes()[1]];
-    let mut bytes = message(BATCH_BEGIN, REQUEST, 0, subsystem, &[]);
+    let condition = generation.map(|generation| Attributes::default().number(GENERATION, generation));
+    let condition = condition.unwrap_or_default();
+    let mut bytes = message(BATCH_BEGIN, REQUEST, 0, subsystem, condition.as_bytes());
     let mut sequence = 0;
     for part in messages {
         sequence += 1;
@@ -65,7 +81,7 @@ fn batch(messages: &[Message]) -> Vec<u8> {
 /// Whether the kernel accepts all of `messages` but the last, which it cannot; nothing takes effect then.
 pub(super) fn reaches_the_end(messages: &[Message]) -> bool {
     let refused = |answer: &&Answer| answer.kind == ERROR && answer.error().is_some();
-    let answers = exchange(&batch(messages)).unwrap_or_default();
+    let answers = exchange(&batch(messages, None)).unwrap_or_default();
     let refused: Vec<usize> =
         answers.iter().filter(refused).filter_map(|a| usize::try_from(a.sequence).ok()).collect();
     refused == [messages.len()]
@@ -94,18 +110,48 @@ fn no_nftables(source: io::Error) -> HostError {
 /// Asks for a whole table of the kernel; `operation` is one of its `GET` messages. A kernel without nf_tables has
 /// [`HostError::Unsupported`].
 pub(super) fn dump(operation: u8) -> Result<Vec<Answer>, HostError> {
+    dump_of(NFTABLES, operation, FAMILY_ANY, &Attributes::default())
+}
+
+/// Asks `subsystem` of netfilter for all objects that `attributes` describe.
+pub(super) fn dump_of(
+    subsystem: u16,
+    operation: u8,
+    family: u8,
+    attributes: &Attributes,
+) -> Result<Vec<Answer>, HostError> {
+    let kind = subsystem << 8 | u16::from(operation);
+    let question = message(kind, REQUEST | DUMP, 1, [family, 0, 0, 0], attributes.as_bytes());
+    for _ in 0..DUMP_ATTEMPTS {
+        let answers = exchange(&question)?;
+        if let Some(error) = answers.iter().filter(|a| a.kind == ERROR).find_map(Answer::error) {
+            return Err(refusal(None, error));
+        }
+        if answers.iter().all(|answer| answer.flags & INTERRUPTED == 0) {
+            return Ok(answers);
+        }
+    }
+    let source = io::Error::other("tables changed each time while they were read");
+    Err(HostError::Kernel { doing: "reading nftables".to_owned(), source })
+}
+
+/// Asks for the one object that `attributes` describe.
+pub(super) fn ask(operation: u8, family: u8, attributes: &Attributes) -> Result<Vec<Answer>, HostError> {
     let kind = NFTABLES << 8 | u16::from(operation);
-    let answers = exchange(&message(kind, REQUEST | DUMP, 1, [FAMILY_ANY, 0, 0, 0], &[]))?;
+    let answers = exchange(&message(kind, REQUEST, 1, [family, 0, 0, 0], attributes.as_bytes()))?;
     match answers.iter().filter(|a| a.kind == ERROR).find_map(Answer::error) {
-        Some(error) => Err(refusal(None, error)),
+        Some(error) => Err(HostError::from_answer("reading nftables", error)),
         None => Ok(answers),
     }
 }
 
 /// One message of the kernel.
 pub(super) struct Answer {
-    kind: u16,
+    pub(super) kind: u16,
+    flags: u16,
     sequence: u32,
+    /// The socket that asked for it; of a notification, that brought it about.
+    pub(super) port: u32,
     pub(super) payload: Vec<u8>,
 }
 
@@ -133,6 +179,9 @@ fn exchange(bytes: &[u8]) -> Result<Vec<Answer>, HostError> {
     socket.set_non_blocking(true).map_err(failed)?;
     // Answers without a copy of the message: many of them fit into the socket.
     socket.set_cap_ack(true).map_err(failed)?;
+    if bytes.len() > SMALL_BATCH {
+        make_room(&socket, bytes.len());
+    }
     socket.send_to(bytes, &SocketAddr::new(0, 0), 0).map_err(failed)?;
     let mut answers = Vec::new();
     loop {
@@ -147,7 +196,40 @@ fn exchange(bytes: &[u8]) -> Result<Vec<Answer>, HostError> {
     }
 }
 
-fn message(kind: u16, flags: u16, sequence: u32, generic: [u8; GENERIC_LEN], attributes: &[u8]) -> Vec<u8> {
+/// Makes the socket take a batch of `length` bytes in one call, as a transaction needs, and the answers to it. Where
+/// the kernel allows less than that, sending fails and says so.
+fn make_room(socket: &Socket, length: usize) {
+    let size = libc::c_int::try_from(length.saturating_mul(2)).unwrap_or(libc::c_int::MAX);
+    for (forced, asked) in [(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF), (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)]
+    {
+        if !set_option(socket, forced, size) {
+            set_option(socket, asked, size);
+        }
+    }
+}
+
+fn set_option(socket: &Socket, option: libc::c_int, value: libc::c_int) -> bool {
+    let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or_default();
+    // SAFETY: the descriptor is open while it is borrowed, and the kernel reads `length` bytes of `value`.
+    let answer = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            std::ptr::from_ref(&value).cast(),
+            length,
+        )
+    };
+    answer == 0
+}
+
+pub(super) fn message(
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    generic: [u8; GENERIC_LEN],
+    attributes: &[u8],
+) -> Vec<u8> {
     let length = u32::try_from(HEADER_LEN + GENERIC_LEN + attributes.len()).unwrap_or(u32::MAX);
     let port = [0; 4];
     [
@@ -163,7 +245,7 @@ fn message(kind: u16, flags: u16, sequence: u32, generic: [u8; GENERIC_LEN], att
 }
 
 /// The messages of a datagram; ends at the first that does not fit.
-fn split(mut bytes: &[u8]) -> Vec<Answer> {
+pub(super) fn split(mut bytes: &[u8]) -> Vec<Answer> {
     let mut answers = Vec::new();
     while let Some((header, _)) = bytes.split_first_chunk::<HEADER_LEN>() {
         let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]);
@@ -171,6 +253,8 @@ fn split(mut bytes: &[u8]) -> Vec<Answer> {
         let Some(payload) = bytes.get(HEADER_LEN..length) else { break };
         answers.push(Answer {
             kind: u16::from_ne_bytes([header[4], header[5]]),
+            flags: u16::from_ne_bytes([header[6], header[7]]),
+            port: u32::from_ne_bytes([header[12], header[13], header[14], header[15]]),
             sequence: u32::from_ne_bytes([header[8], header[9], header[10], header[11]]),
             payload: payload.to_vec(),
         });

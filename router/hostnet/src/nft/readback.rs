@@ -1,0 +1,214 @@
+//! Reading a program back from the kernel: whether it is the one we mean, and which elements it has.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{
+    attribute::{self, Attributes},
+    program::{Field, Item, Program, SetSpec, Value, comment},
+    survey::INET,
+    transaction::{self, Answer, GENERIC_LEN, NFTABLES},
+};
+use crate::HostError;
+
+const NEW_RULE: u8 = 6;
+const GET_RULE: u8 = 7;
+const GET_SET: u8 = 10;
+const NEW_SET: u8 = 9;
+const NEW_ELEMENTS: u8 = 12;
+const GET_ELEMENTS: u8 = 13;
+const NEW_GENERATION: u8 = 15;
+const GET_GENERATION: u8 = 16;
+const TABLE: u16 = 1;
+
+/// The number of the last transaction in this network namespace, whoever made it.
+///
+/// # Errors
+/// What the kernel says.
+pub fn generation() -> Result<u32, HostError> {
+    const ID: u16 = 1;
+    let answers = transaction::ask(GET_GENERATION, 0, &Attributes::default())?;
+    let answer = answers.iter().find(|answer| answer.is(NEW_GENERATION));
+    let id = answer.and_then(|answer| attribute::number(attribute::find(body(answer), ID)?));
+    id.ok_or_else(|| unreadable("the generation"))
+}
+
+/// The elements of all sets of `program`, in the order of its sets; `None` if the table is not there, or its rules and
+/// sets are not those of `program`.
+///
+/// # Errors
+/// What the kernel says, or [`HostError::Kernel`] if an element makes no sense to us.
+pub fn read(program: &Program) -> Result<Option<Vec<Vec<Item>>>, HostError> {
+    let table = Attributes::default().text(TABLE, &program.table);
+    let is_absent = |error: &HostError| error.errno() == Some(libc::ENOENT);
+    let rules = match transaction::dump_of(NFTABLES, GET_RULE, INET, &table) {
+        Err(error) if is_absent(&error) => return Ok(None),
+        rules => rules?,
+    };
+    let sets = match transaction::dump_of(NFTABLES, GET_SET, INET, &table) {
+        Err(error) if is_absent(&error) => return Ok(None),
+        sets => sets?,
+    };
+    if !has_rules(program, &rules) || !has_sets(program, &sets) {
+        return Ok(None);
+    }
+    let mut items = Vec::new();
+    for set in &program.sets {
+        match read_set(program, set) {
+            Err(error) if is_absent(&error) => return Ok(None),
+            read => items.push(read?),
+        }
+    }
+    Ok(Some(items))
+}
+
+/// Whether the rules are those of the program, chain by chain, by their comments.
+fn has_rules(program: &Program, answers: &[Answer]) -> bool {
+    const CHAIN: u16 = 2;
+    const USER_DATA: u16 = 7;
+    let mut found: Vec<(String, Vec<u8>)> = Vec::new();
+    for answer in answers.iter().filter(|answer| answer.is(NEW_RULE)) {
+        let text = |kind| attribute::text(attribute::find(body(answer), kind)?);
+        if text(TABLE).as_deref() == Some(&program.table) {
+            let comment = attribute::find(body(answer), USER_DATA).unwrap_or_default().to_vec();
+            found.push((text(CHAIN).unwrap_or_default(), comment));
+        }
+    }
+    let rules =
+        program.chains.iter().flat_map(|chain| chain.rules.iter().map(|rule| (&chain.name, comment(rule))));
+    let mut wanted: Vec<(String, Vec<u8>)> = rules.map(|(chain, comment)| (chain.clone(), comment)).collect();
+    // Within a chain the order counts; the kernel tells the chains in its own order.
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    wanted.sort_by(|a, b| a.0.cmp(&b.0));
+    found == wanted
+}
+
+fn has_sets(program: &Program, answers: &[Answer]) -> bool {
+    const NAME: u16 = 2;
+    const KEY_LENGTH: u16 = 5;
+    let found: Vec<(Option<String>, Option<u32>)> = answers
+        .iter()
+        .filter(|answer| answer.is(NEW_SET))
+        .filter(|answer| {
+            attribute::find(body(answer), TABLE).and_then(attribute::text).as_deref() == Some(&program.table)
+        })
+        .map(|answer| {
+            let name = attribute::find(body(answer), NAME).and_then(attribute::text);
+            (name, attribute::find(body(answer), KEY_LENGTH).and_then(attribute::number))
+        })
+        .collect();
+    found.len() == program.sets.len()
+        && program.sets.iter().all(|set| {
+            let length = u32::try_from(set.key_length()).ok();
+            found.contains(&(Some(set.name.clone()), length))
+        })
+}
+
+fn read_set(program: &Program, set: &SetSpec) -> Result<Vec<Item>, HostError> {
+    const NAME: u16 = 2;
+    const ELEMENTS: u16 = 3;
+    let question = Attributes::default().text(TABLE, &program.table).text(NAME, &set.name);
+    let answers = transaction::dump_of(NFTABLES, GET_ELEMENTS, INET, &question)?;
+    let mut elements = Vec::new();
+    for answer in answers.iter().filter(|answer| answer.is(NEW_ELEMENTS)) {
+        let list = attribute::find(body(answer), ELEMENTS).unwrap_or_default();
+        for (_, element) in attribute::read(list) {
+            elements.push(read_element(set, element).ok_or_else(|| unreadable(&set.name))?);
+        }
+    }
+    Ok(if set.has_intervals && !set.has_ranges() { join(set, elements) } else { items(elements) })
+}
+
+/// An element as the kernel has it.
+struct Element {
+    key: Vec<u8>,
+    is_end: bool,
+    item: Item,
+}
+
+fn read_element(set: &SetSpec, element: &[u8]) -> Option<Element> {
+    const KEY: u16 = 1;
+    const DATA: u16 = 2;
+    const FLAGS: u16 = 3;
+    const KEY_END: u16 = 10;
+    const VALUE: u16 = 1;
+    const INTERVAL_END: u32 = 1;
+    let bytes = |kind| attribute::find(attribute::find(element, kind)?, VALUE);
+    let flags = attribute::find(element, FLAGS).and_then(attribute::number).unwrap_or(0);
+    let key = bytes(KEY)?;
+    let last = match bytes(KEY_END) {
+        Some(last) if set.has_ranges() => Some(parts(set, last)?),
+        _ => None,
+    };
+    let value = match (set.value, bytes(DATA)) {
+        (Some(field), Some(data)) => Some(part(field, data)?),
+        _ => None,
+    };
+    let item = Item { key: parts(set, key)?, last, value };
+    Some(Element { key: key.to_vec(), is_end: flags & INTERVAL_END != 0, item })
+}
+
+fn items(elements: Vec<Element>) -> Vec<Item> {
+    elements.into_iter().map(|element| element.item).collect()
+}
+
+/// Makes intervals of their two ends.
+fn join(set: &SetSpec, mut elements: Vec<Element>) -> Vec<Item> {
+    // An end has the key of the interval that begins there, if one does, and belongs to the one before it.
+    elements.sort_by(|a, b| (&a.key, !a.is_end).cmp(&(&b.key, !b.is_end)));
+    let mut items: Vec<Item> = Vec::new();
+    for element in elements {
+        if element.is_end {
+            if let Some(open) = items.last_mut().filter(|item| item.last.is_none()) {
+                open.last = predecessor(&element.key).and_then(|last| parts(set, &last));
+            }
+        } else {
+            items.push(element.item);
+        }
+    }
+    let highest = vec![0xff; set.key_length()];
+    for open in items.iter_mut().filter(|item| item.last.is_none()) {
+        open.last = parts(set, &highest);
+    }
+    items
+}
+
+fn predecessor(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut before = bytes.to_vec();
+    for byte in before.iter_mut().rev() {
+        *byte = byte.wrapping_sub(1);
+        if *byte != 0xff {
+            return Some(before);
+        }
+    }
+    None
+}
+
+fn parts(set: &SetSpec, mut bytes: &[u8]) -> Option<Vec<Value>> {
+    let mut parts = Vec::new();
+    for field in &set.key {
+        parts.push(part(*field, bytes)?);
+        bytes = bytes.get(field.length().next_multiple_of(4)..).unwrap_or_default();
+    }
+    Some(parts)
+}
+
+fn part(field: Field, bytes: &[u8]) -> Option<Value> {
+    let bytes = bytes.get(..field.length())?;
+    Some(match field {
+        Field::Ipv4 => Value::Address(IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?))),
+        Field::Ipv6 => Value::Address(IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?))),
+        Field::Number => Value::Number(u32::from_ne_bytes(bytes.try_into().ok()?)),
+        Field::Protocol => Value::Protocol(bytes[0]),
+        Field::Port => Value::Port(u16::from_be_bytes(bytes.try_into().ok()?)),
+    })
+}
+
+/// The attributes of a message of netfilter.
+fn body(answer: &Answer) -> &[u8] {
+    answer.payload.get(GENERIC_LEN..).unwrap_or_default()
+}
+
+fn unreadable(what: &str) -> HostError {
+    let source = std::io::Error::other(format!("the kernel's answer about {what} makes no sense"));
+    HostError::Kernel { doing: "reading nftables".to_owned(), source }
+}
