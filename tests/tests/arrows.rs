@@ -43,6 +43,9 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("weave-launcher", &["weave-api", "weave-hostnet"]),
+    ("weave-policy", &[]),
+    // Never the mesh: it works beside any network.
+    ("weave-npc", &["weave-policy", "weave-hostnet"]),
 ];
 
 /// Developer crates: they may use anything of ours, and none of ours may use them.
@@ -58,6 +61,7 @@ const CORES: &[&str] = &[
     "weave-ipam",
     "weave-names",
     "weave-node",
+    "weave-policy",
 ];
 
 /// The only crate that may contain `unsafe`.

@@ -13,10 +13,11 @@
 //!
 //! We speak to the kernel by netlink ourselves, because nothing here may fork and we need few kinds of expression.
 //!
-//! For others there are [`Program`]s: tables of rules over named sets and maps ([`install`], [`change`], [`read`]).
+//! For others there are [`Program`]s: tables of rules over named sets and maps ([`Session`]).
 
 mod attribute;
 mod conntrack;
+mod encode;
 mod expression;
 mod load;
 mod program;
@@ -28,13 +29,12 @@ mod watch;
 
 use weave_model::Subnet;
 
-pub use conntrack::{TrackedConnection, connections};
+pub use conntrack::TrackedConnection;
 pub use expression::{End, Expressions, Verdict};
 pub use load::{ConnectionState, IpFamily, LONGEST_KEY, Register, Way};
 pub use program::{
-    ChainSpec, Field, Hook, Item, Program, Rule, SetChange, SetSpec, Value, change, install, is_stale, uninstall,
+    ChainSpec, Field, Hook, Item, Program, Rule, Session, SetChange, SetSpec, Value, is_stale, uninstall,
 };
-pub use readback::{generation, read};
 pub use watch::{Author, Notice, TableWatch};
 
 use crate::HostError;

@@ -13,8 +13,8 @@ use anyhow::Context as _;
 use weave_hostnet::{
     HostError,
     nft::{
-        self, ChainSpec, End, Expressions, Field, Hook, IpFamily, Item, Program, Register, Rule, SetChange,
-        SetSpec, Value, Verdict,
+        self, ChainSpec, End, Expressions, Field, Hook, IpFamily, Item, Program, Register, Rule, Session,
+        SetChange, SetSpec, Value, Verdict,
     },
 };
 
@@ -97,7 +97,8 @@ impl Guard {
     }
 
     fn bring_about(&self, wanted: &BTreeSet<IpAddr>) -> Result<(), HostError> {
-        let present = nft::read(&self.program)?;
+        let tables = Session::open()?;
+        let present = tables.read(&self.program)?;
         let is_new = present.is_none();
         let present = present.unwrap_or_else(|| vec![Vec::new(); self.program.sets.len()]);
         let changes = self.program.sets.iter().zip(&present).map(|(set, items)| {
@@ -113,11 +114,11 @@ impl Guard {
         let changes: Vec<SetChange<'_>> =
             changes.filter(|change| !change.remove.is_empty() || !change.add.is_empty()).collect();
         if is_new {
-            nft::install(&self.program, &changes).map(drop)
+            tables.install(&self.program, &changes)
         } else if changes.is_empty() {
             Ok(())
         } else {
-            nft::change(TABLE, &changes, None).map(drop)
+            tables.change(TABLE, &changes, None)
         }
     }
 

@@ -1,7 +1,7 @@
 //! The kernel's path between containers on two hosts, and over a relay, beside the same devices made by hand.
 
 use anyhow::{Context as _, Result};
-use weave_api::Overlay;
+use weave_api::{ConnectionState, Overlay};
 use weave_tests::{
     clock::{Look, wait_until},
     lab::Host,
@@ -85,8 +85,8 @@ fn await_fastdp(mesh: &Mesh<'_>) -> Result<()> {
     for router in &mesh.routers {
         wait_until("the kernel's path", SETTLE, || {
             let links = router.report()?.router.connections;
-            let is_fast =
-                links.iter().filter(|c| c.peer.is_some()).all(|c| c.overlay == Some(Overlay::Fastdp));
+            let mut established = links.iter().filter(|c| c.state == ConnectionState::Established);
+            let is_fast = established.all(|c| c.overlay == Some(Overlay::Fastdp));
             Ok(Look::when(is_fast, || format!("{links:?}")))
         })?;
     }

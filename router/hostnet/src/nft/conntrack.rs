@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
     attribute::{self, Attributes},
+    program::Session,
     transaction::{self, GENERIC_LEN},
 };
 use crate::HostError;
@@ -21,18 +22,20 @@ pub struct TrackedConnection {
     pub port: Option<u16>,
 }
 
-/// All connections of this network namespace.
-///
-/// # Errors
-/// [`HostError::NoPermission`], or what else the kernel says, if it has no `nf_conntrack_netlink` above all.
-pub fn connections() -> Result<Vec<TrackedConnection>, HostError> {
-    /// `NFNL_SUBSYS_CTNETLINK`.
-    const CONNECTIONS: u16 = 1;
-    /// `IPCTNL_MSG_CT_GET`.
-    const GET: u8 = 1;
-    let answers = transaction::dump_of(CONNECTIONS, GET, 0, &Attributes::default())?;
-    let bodies = answers.iter().filter(|answer| answer.kind >> 8 == CONNECTIONS);
-    Ok(bodies.filter_map(|answer| read(answer.payload.get(GENERIC_LEN..)?)).collect())
+impl Session {
+    /// All connections of this network namespace.
+    ///
+    /// # Errors
+    /// [`HostError::NoPermission`], or what else the kernel says, if it has no `nf_conntrack_netlink` above all.
+    pub fn connections(&self) -> Result<Vec<TrackedConnection>, HostError> {
+        /// `NFNL_SUBSYS_CTNETLINK`.
+        const CONNECTIONS: u16 = 1;
+        /// `IPCTNL_MSG_CT_GET`.
+        const GET: u8 = 1;
+        let answers = transaction::dump_of(&self.0, CONNECTIONS, GET, 0, &Attributes::default())?;
+        let bodies = answers.iter().filter(|answer| answer.kind >> 8 == CONNECTIONS);
+        Ok(bodies.filter_map(|answer| read(answer.payload.get(GENERIC_LEN..)?)).collect())
+    }
 }
 
 fn read(body: &[u8]) -> Option<TrackedConnection> {

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
     attribute::{self, Attributes},
-    program::{Field, Item, Program, SetSpec, Value, comment},
+    encode::comment,
+    program::{Field, Item, Program, Session, SetSpec, Value},
     survey::INET,
     transaction::{self, Answer, GENERIC_LEN, NFTABLES},
 };
@@ -20,45 +21,66 @@ const NEW_GENERATION: u8 = 15;
 const GET_GENERATION: u8 = 16;
 const TABLE: u16 = 1;
 
-/// The number of the last transaction in this network namespace, whoever made it.
-///
-/// # Errors
-/// What the kernel says.
-pub fn generation() -> Result<u32, HostError> {
-    const ID: u16 = 1;
-    let answers = transaction::ask(GET_GENERATION, 0, &Attributes::default())?;
-    let answer = answers.iter().find(|answer| answer.is(NEW_GENERATION));
-    let id = answer.and_then(|answer| attribute::number(attribute::find(body(answer), ID)?));
-    id.ok_or_else(|| unreadable("the generation"))
+impl Session {
+    /// The number of the last transaction in this network namespace, whoever made it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn generation(&self) -> Result<u32, HostError> {
+        const ID: u16 = 1;
+        let answers = transaction::ask(&self.0, GET_GENERATION, 0, &Attributes::default())?;
+        let answer = answers.iter().find(|answer| answer.is(NEW_GENERATION));
+        let id = answer.and_then(|answer| attribute::number(attribute::find(body(answer), ID)?));
+        id.ok_or_else(|| unreadable("the generation"))
+    }
+
+    /// The elements of all sets of `program`, in the order of its sets; `None` if the table is not there, or its rules
+    /// and sets are not those of `program`.
+    ///
+    /// # Errors
+    /// What the kernel says, or [`HostError::Kernel`] if an element makes no sense to us.
+    pub fn read(&self, program: &Program) -> Result<Option<Vec<Vec<Item>>>, HostError> {
+        let table = Attributes::default().text(TABLE, &program.table);
+        let dump = |operation| absent(transaction::dump_of(&self.0, NFTABLES, operation, INET, &table));
+        let (Some(rules), Some(sets)) = (dump(GET_RULE)?, dump(GET_SET)?) else { return Ok(None) };
+        if !has_rules(program, &rules) || !has_sets(program, &sets) {
+            return Ok(None);
+        }
+        let mut items = Vec::new();
+        for set in &program.sets {
+            let Some(read) = absent(self.read_set(program, set))? else { return Ok(None) };
+            items.push(read);
+        }
+        Ok(Some(items))
+    }
+
+    fn read_set(&self, program: &Program, set: &SetSpec) -> Result<Vec<Item>, HostError> {
+        const NAME: u16 = 2;
+        const ELEMENTS: u16 = 3;
+        let question = Attributes::default().text(TABLE, &program.table).text(NAME, &set.name);
+        let answers = transaction::dump_of(&self.0, NFTABLES, GET_ELEMENTS, INET, &question)?;
+        let lists = answers.iter().filter(|answer| answer.is(NEW_ELEMENTS));
+        let lists = lists.map(|answer| attribute::find(body(answer), ELEMENTS).unwrap_or_default());
+        let elements = lists.flat_map(|list| attribute::read(list).map(|(_, element)| element));
+        read_elements(set, elements).ok_or_else(|| unreadable(&set.name))
+    }
 }
 
-/// The elements of all sets of `program`, in the order of its sets; `None` if the table is not there, or its rules and
-/// sets are not those of `program`.
-///
-/// # Errors
-/// What the kernel says, or [`HostError::Kernel`] if an element makes no sense to us.
-pub fn read(program: &Program) -> Result<Option<Vec<Vec<Item>>>, HostError> {
-    let table = Attributes::default().text(TABLE, &program.table);
-    let is_absent = |error: &HostError| error.errno() == Some(libc::ENOENT);
-    let rules = match transaction::dump_of(NFTABLES, GET_RULE, INET, &table) {
-        Err(error) if is_absent(&error) => return Ok(None),
-        rules => rules?,
-    };
-    let sets = match transaction::dump_of(NFTABLES, GET_SET, INET, &table) {
-        Err(error) if is_absent(&error) => return Ok(None),
-        sets => sets?,
-    };
-    if !has_rules(program, &rules) || !has_sets(program, &sets) {
-        return Ok(None);
+/// The items that these elements of a set are; `None` if one makes no sense.
+pub(super) fn read_elements<'a>(
+    set: &SetSpec,
+    elements: impl Iterator<Item = &'a [u8]>,
+) -> Option<Vec<Item>> {
+    let elements: Vec<Element> = elements.map(|element| read_element(set, element)).collect::<Option<_>>()?;
+    Some(if set.has_intervals && !set.has_ranges() { join(set, elements) } else { items(elements) })
+}
+
+/// `None` if what was asked about is not there.
+fn absent<T>(answer: Result<T, HostError>) -> Result<Option<T>, HostError> {
+    match answer {
+        Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
+        other => other.map(Some),
     }
-    let mut items = Vec::new();
-    for set in &program.sets {
-        match read_set(program, set) {
-            Err(error) if is_absent(&error) => return Ok(None),
-            read => items.push(read?),
-        }
-    }
-    Ok(Some(items))
 }
 
 /// Whether the rules are those of the program, chain by chain, by their comments.
@@ -101,21 +123,6 @@ fn has_sets(program: &Program, answers: &[Answer]) -> bool {
             let length = u32::try_from(set.key_length()).ok();
             found.contains(&(Some(set.name.clone()), length))
         })
-}
-
-fn read_set(program: &Program, set: &SetSpec) -> Result<Vec<Item>, HostError> {
-    const NAME: u16 = 2;
-    const ELEMENTS: u16 = 3;
-    let question = Attributes::default().text(TABLE, &program.table).text(NAME, &set.name);
-    let answers = transaction::dump_of(NFTABLES, GET_ELEMENTS, INET, &question)?;
-    let mut elements = Vec::new();
-    for answer in answers.iter().filter(|answer| answer.is(NEW_ELEMENTS)) {
-        let list = attribute::find(body(answer), ELEMENTS).unwrap_or_default();
-        for (_, element) in attribute::read(list) {
-            elements.push(read_element(set, element).ok_or_else(|| unreadable(&set.name))?);
-        }
-    }
-    Ok(if set.has_intervals && !set.has_ranges() { join(set, elements) } else { items(elements) })
 }
 
 /// An element as the kernel has it.

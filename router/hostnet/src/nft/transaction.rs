@@ -36,13 +36,17 @@ const DONE: u16 = 3;
 
 /// Sends `messages` as one transaction.
 pub(super) fn commit(messages: &[Message]) -> Result<(), HostError> {
-    commit_if(messages, None).map(|_| ())
+    commit_if(&Channel::open()?, messages, None)
 }
 
 /// Sends `messages` as one transaction, on condition that nobody changed any table since `generation`; the kernel says
-/// `ERESTART` otherwise. Returns the number of the socket that did it.
-pub(super) fn commit_if(messages: &[Message], generation: Option<u32>) -> Result<u32, HostError> {
-    let answers = exchange(&batch(messages, generation))?;
+/// `ERESTART` otherwise.
+pub(super) fn commit_if(
+    channel: &Channel,
+    messages: &[Message],
+    generation: Option<u32>,
+) -> Result<(), HostError> {
+    let answers = channel.exchange(&batch(messages, generation))?;
     let mut acknowledged = BTreeSet::new();
     for answer in answers.iter().filter(|a| a.kind == ERROR) {
         let index = usize::try_from(answer.sequence).unwrap_or(0).checked_sub(1);
@@ -52,7 +56,7 @@ pub(super) fn commit_if(messages: &[Message], generation: Option<u32>) -> Result
         }
     }
     if acknowledged.len() == messages.len() {
-        return Ok(answers.first().map_or(0, |answer| answer.port));
+        return Ok(());
     }
     let source = io::Error::other("the kernel did not answer every message");
     Err(HostError::Kernel { doing: "changing nftables rules".to_owned(), source })
@@ -81,7 +85,8 @@ fn batch(messages: &[Message], generation: Option<u32>) -> Vec<u8> {
 /// Whether the kernel accepts all of `messages` but the last, which it cannot; nothing takes effect then.
 pub(super) fn reaches_the_end(messages: &[Message]) -> bool {
     let refused = |answer: &&Answer| answer.kind == ERROR && answer.error().is_some();
-    let answers = exchange(&batch(messages, None)).unwrap_or_default();
+    let exchanged = Channel::open().and_then(|channel| channel.exchange(&batch(messages, None)));
+    let answers = exchanged.unwrap_or_default();
     let refused: Vec<usize> =
         answers.iter().filter(refused).filter_map(|a| usize::try_from(a.sequence).ok()).collect();
     refused == [messages.len()]
@@ -110,11 +115,12 @@ fn no_nftables(source: io::Error) -> HostError {
 /// Asks for a whole table of the kernel; `operation` is one of its `GET` messages. A kernel without nf_tables has
 /// [`HostError::Unsupported`].
 pub(super) fn dump(operation: u8) -> Result<Vec<Answer>, HostError> {
-    dump_of(NFTABLES, operation, FAMILY_ANY, &Attributes::default())
+    dump_of(&Channel::open()?, NFTABLES, operation, FAMILY_ANY, &Attributes::default())
 }
 
 /// Asks `subsystem` of netfilter for all objects that `attributes` describe.
 pub(super) fn dump_of(
+    channel: &Channel,
     subsystem: u16,
     operation: u8,
     family: u8,
@@ -123,7 +129,7 @@ pub(super) fn dump_of(
     let kind = subsystem << 8 | u16::from(operation);
     let question = message(kind, REQUEST | DUMP, 1, [family, 0, 0, 0], attributes.as_bytes());
     for _ in 0..DUMP_ATTEMPTS {
-        let answers = exchange(&question)?;
+        let answers = channel.exchange(&question)?;
         if let Some(error) = answers.iter().filter(|a| a.kind == ERROR).find_map(Answer::error) {
             return Err(refusal(None, error));
         }
@@ -136,9 +142,14 @@ pub(super) fn dump_of(
 }
 
 /// Asks for the one object that `attributes` describe.
-pub(super) fn ask(operation: u8, family: u8, attributes: &Attributes) -> Result<Vec<Answer>, HostError> {
+pub(super) fn ask(
+    channel: &Channel,
+    operation: u8,
+    family: u8,
+    attributes: &Attributes,
+) -> Result<Vec<Answer>, HostError> {
     let kind = NFTABLES << 8 | u16::from(operation);
-    let answers = exchange(&message(kind, REQUEST, 1, [family, 0, 0, 0], attributes.as_bytes()))?;
+    let answers = channel.exchange(&message(kind, REQUEST, 1, [family, 0, 0, 0], attributes.as_bytes()))?;
     match answers.iter().filter(|a| a.kind == ERROR).find_map(Answer::error) {
         Some(error) => Err(HostError::from_answer("reading nftables", error)),
         None => Ok(answers),
@@ -150,7 +161,7 @@ pub(super) struct Answer {
     pub(super) kind: u16,
     flags: u16,
     sequence: u32,
-    /// The socket that asked for it; of a notification, that brought it about.
+    /// The number of the socket that asked for it; of a notification, that brought it about.
     pub(super) port: u32,
     pub(super) payload: Vec<u8>,
 }
@@ -168,31 +179,54 @@ impl Answer {
     }
 }
 
-/// Sends `bytes` and reads all that the kernel has to say to them.
-fn exchange(bytes: &[u8]) -> Result<Vec<Answer>, HostError> {
-    let failed = |error: io::Error| match error.raw_os_error() {
+/// A socket to netfilter, in the network namespace in which it was opened.
+///
+/// Whoever closes one after a change waits until the kernel has cleared away what the change removed, some milliseconds:
+/// who makes many changes keeps it.
+pub(super) struct Channel {
+    socket: Socket,
+    port: u32,
+}
+
+impl Channel {
+    pub(super) fn open() -> Result<Self, HostError> {
+        let mut socket = Socket::new(NETLINK_NETFILTER).map_err(failed)?;
+        let port = socket.bind_auto().map_err(failed)?.port_number();
+        socket.set_non_blocking(true).map_err(failed)?;
+        // Answers without a copy of the message: many of them fit into the socket.
+        socket.set_cap_ack(true).map_err(failed)?;
+        Ok(Self { socket, port })
+    }
+
+    /// Its number, by which the kernel tells it from others.
+    pub(super) const fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Sends `bytes` and reads all that the kernel has to say to them.
+    fn exchange(&self, bytes: &[u8]) -> Result<Vec<Answer>, HostError> {
+        if bytes.len() > SMALL_BATCH {
+            make_room(&self.socket, bytes.len());
+        }
+        self.socket.send_to(bytes, &SocketAddr::new(0, 0), 0).map_err(failed)?;
+        let mut answers = Vec::new();
+        loop {
+            match self.socket.recv_from_full() {
+                Ok((datagram, _)) => answers.extend(split(&datagram)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(answers),
+                Err(error) => return Err(failed(error)),
+            }
+            if answers.last().is_some_and(|answer| answer.kind == DONE) {
+                return Ok(answers);
+            }
+        }
+    }
+}
+
+fn failed(error: io::Error) -> HostError {
+    match error.raw_os_error() {
         Some(libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT) => no_nftables(error),
         _ => HostError::from_io("talking to nftables", error),
-    };
-    let mut socket = Socket::new(NETLINK_NETFILTER).map_err(failed)?;
-    socket.bind_auto().map_err(failed)?;
-    socket.set_non_blocking(true).map_err(failed)?;
-    // Answers without a copy of the message: many of them fit into the socket.
-    socket.set_cap_ack(true).map_err(failed)?;
-    if bytes.len() > SMALL_BATCH {
-        make_room(&socket, bytes.len());
-    }
-    socket.send_to(bytes, &SocketAddr::new(0, 0), 0).map_err(failed)?;
-    let mut answers = Vec::new();
-    loop {
-        match socket.recv_from_full() {
-            Ok((datagram, _)) => answers.extend(split(&datagram)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(answers),
-            Err(error) => return Err(failed(error)),
-        }
-        if answers.last().is_some_and(|answer| answer.kind == DONE) {
-            return Ok(answers);
-        }
     }
 }
 

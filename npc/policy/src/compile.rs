@@ -1,0 +1,396 @@
+//! From objects to [`Element`]s, by difference.
+//!
+//! Inputs change what is known at once and note what follows from it as *dirty*; [`Compiler::poll_delta`] then brings
+//! numbers and elements up to date, each stage looking only at what the one before it changed:
+//!
+//! 1. A policy that selects a pod of our scope is *in force*; only then are its peers looked for ([`terms`]).
+//! 2. Pods that the rules in force do not tell apart are one *kind* of peer and share a number ([`peers`]). So do
+//!    addresses in the same blocks.
+//! 3. Pods of our scope with the same policies of a direction share a *class* ([`classes`]).
+//! 4. A *row* is what a class may do with a peer, computed from both alone ([`rows`]).
+//!
+//! Rules only ever allow, so an address may be looked up as a pod and as a member of blocks one after the other, and the
+//! two never have to be combined. Cluster-wide policies, which also deny, will need the combination: then the kind of a
+//! pod has to include the blocks that it is in, and a row a verdict with a priority instead of a set; the stages stay.
+
+mod classes;
+mod flush;
+mod peers;
+mod pods;
+mod policies;
+mod ports;
+mod query;
+mod rows;
+mod terms;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use crate::{
+    Change, ClassId, Delta, Direction, Family, Namespace, PeerId, Pod, PodId, Policy, PolicyId,
+    partition::Partition,
+};
+use classes::Classes;
+use peers::Peers;
+use pods::Pods;
+use policies::{Policies, subject};
+use ports::Ranges;
+use rows::Rows;
+use terms::{Term, TermId, Terms};
+
+/// A pod as it was at one time: a change makes it another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct PodNo(u32);
+
+/// A policy, whatever it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct PolicyNo(u32);
+
+type RowKey = (ClassId, PeerId);
+
+/// The pods that are ours to isolate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Those on the node of this name, and those of which nobody says where they are: rather isolated twice than never.
+    Node(String),
+    /// All of them.
+    Everything,
+}
+
+impl Scope {
+    /// Whether pods of `node` are in it.
+    #[must_use]
+    pub fn contains(&self, node: &str) -> bool {
+        match self {
+            Self::Node(name) => name == node || node.is_empty(),
+            Self::Everything => true,
+        }
+    }
+}
+
+/// Keeps [`Facts`](crate::Facts) in step with objects.
+///
+/// # Driving
+/// 1. Feed changes to [`handle_change`](Self::handle_change), as many as there are.
+/// 2. Take what follows from them all with [`poll_delta`](Self::poll_delta), and carry it out as a whole.
+///
+/// The same changes in the same order give the same deltas.
+#[derive(Debug)]
+pub struct Compiler {
+    scope: Scope,
+    pods: Pods,
+    policies: Policies,
+    terms: Terms,
+    blocks: BTreeMap<Family, Blocks>,
+    peers: Peers,
+    classes: Classes,
+    ranges: Ranges,
+    rows: Rows,
+    assigned: BTreeMap<PodNo, Assigned>,
+    published: BTreeMap<IpAddr, Assigned>,
+    dirty_pods: BTreeSet<PodNo>,
+    dirty_policies: BTreeSet<PolicyNo>,
+    dirty_addresses: BTreeSet<IpAddr>,
+}
+
+/// What tables say about the addresses of a pod.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Assigned {
+    peer: Option<PeerId>,
+    ingress: Option<ClassId>,
+    egress: Option<ClassId>,
+}
+
+impl Assigned {
+    const fn class(&self, direction: Direction) -> Option<ClassId> {
+        match direction {
+            Direction::Ingress => self.ingress,
+            Direction::Egress => self.egress,
+        }
+    }
+}
+
+/// Blocks of one family, and what was told of them.
+#[derive(Debug)]
+struct Blocks {
+    partition: Partition<TermId>,
+    published: BTreeMap<u128, (u128, PeerId)>,
+}
+
+impl Compiler {
+    /// A compiler that knows of no objects.
+    #[must_use]
+    pub fn new(scope: Scope) -> Self {
+        let blocks = |family: Family| {
+            (family, Blocks { partition: Partition::new(family.last()), published: BTreeMap::new() })
+        };
+        Self {
+            scope,
+            pods: Pods::default(),
+            policies: Policies::default(),
+            terms: Terms::default(),
+            blocks: [Family::V4, Family::V6].map(blocks).into(),
+            peers: Peers::default(),
+            classes: Classes::default(),
+            ranges: Ranges::default(),
+            rows: Rows::default(),
+            assigned: BTreeMap::new(),
+            published: BTreeMap::new(),
+            dirty_pods: BTreeSet::new(),
+            dirty_policies: BTreeSet::new(),
+            dirty_addresses: BTreeSet::new(),
+        }
+    }
+
+    /// Takes a change of an object in. What is no news changes nothing.
+    pub fn handle_change(&mut self, change: Change) {
+        match change {
+            Change::Namespace(namespace) => {
+                let name = namespace.name().to_owned();
+                self.set_namespace(&name, Some(namespace));
+            }
+            Change::NamespaceGone(name) => self.set_namespace(&name, None),
+            Change::Pod(pod) => self.set_pod(pod),
+            Change::PodGone(id) => self.remove_pod(&id),
+            Change::Policy(policy) => self.set_policy(policy),
+            Change::PolicyGone(id) => self.remove_policy(&id),
+        }
+    }
+
+    /// What has to change, if anything has; afterwards it counts as done.
+    pub fn poll_delta(&mut self) -> Option<Delta> {
+        let delta = self.flush();
+        (!delta.is_empty()).then_some(delta)
+    }
+
+    fn set_namespace(&mut self, name: &str, namespace: Option<Namespace>) {
+        if !self.pods.set_namespace(name, namespace) {
+            return;
+        }
+        for pod in self.pods.in_namespace(name) {
+            self.find_terms(pod);
+        }
+    }
+
+    fn set_pod(&mut self, pod: Pod) {
+        let old = self.pods.number(&pod.id);
+        if old.and_then(|old| self.pods.entry(old)).is_some_and(|entry| entry.pod == pod) {
+            return;
+        }
+        // The new one first: policies stay in force while there is always somebody whom they select.
+        let new = self.pods.insert(pod);
+        self.find_terms(new);
+        self.find_policies(new);
+        if let Some(old) = old {
+            self.drop_pod(old);
+        }
+    }
+
+    fn remove_pod(&mut self, id: &PodId) {
+        if let Some(old) = self.pods.number(id) {
+            self.drop_pod(old);
+        }
+    }
+
+    fn drop_pod(&mut self, number: PodNo) {
+        let Some(entry) = self.pods.remove(number) else { return };
+        self.dirty_addresses.extend(entry.pod.own_addresses());
+        self.dirty_pods.insert(number);
+        for policy in entry.policies {
+            self.count_subjects(policy, -1);
+        }
+    }
+
+    /// Finds out whose peer a pod is.
+    fn find_terms(&mut self, number: PodNo) {
+        let Some(entry) = self.pods.entry(number) else { return };
+        if entry.pod.own_addresses().is_empty() {
+            return;
+        }
+        let namespace = self.pods.labels_of(&entry.pod.id.namespace);
+        let terms: BTreeSet<TermId> = self.terms.of_pod(&entry.pod, namespace).collect();
+        self.dirty_addresses.extend(entry.pod.own_addresses());
+        self.dirty_pods.insert(number);
+        if let Some(entry) = self.pods.entry_mut(number) {
+            entry.terms = terms;
+        }
+    }
+
+    /// Finds out whose subject a new pod is.
+    fn find_policies(&mut self, number: PodNo) {
+        let Some(entry) = self.pods.entry(number) else { return };
+        if entry.pod.own_addresses().is_empty() || !self.scope.contains(&entry.pod.node) {
+            return;
+        }
+        let policies: BTreeSet<PolicyNo> = self.policies.selecting(&entry.pod).collect();
+        for policy in &policies {
+            self.count_subjects(*policy, 1);
+        }
+        if let Some(entry) = self.pods.entry_mut(number) {
+            entry.policies = policies;
+        }
+    }
+
+    fn set_policy(&mut self, policy: Policy) {
+        let number = match self.policies.number(&policy.id) {
+            Some(number) => {
+                if self.policies.entry(number).is_some_and(|entry| entry.policy == policy) {
+                    return;
+                }
+                let before = self.subjects_of(number);
+                self.policies.replace(number, policy);
+                self.recompile(number);
+                self.move_subjects(number, &before);
+                number
+            }
+            None => {
+                let number = self.policies.insert(policy);
+                self.move_subjects(number, &BTreeSet::new());
+                number
+            }
+        };
+        self.dirty_pods.extend(self.subjects_of(number));
+    }
+
+    fn remove_policy(&mut self, id: &PolicyId) {
+        let Some(number) = self.policies.number(id) else { return };
+        for pod in self.subjects_of(number) {
+            self.unlink(number, pod);
+        }
+        self.policies.remove(number);
+    }
+
+    /// The pods of our scope that a policy selects.
+    fn subjects_of(&self, number: PolicyNo) -> BTreeSet<PodNo> {
+        let Some(entry) = self.policies.entry(number) else { return BTreeSet::new() };
+        let is_ours = |pod: &PodNo| {
+            self.pods.entry(*pod).is_some_and(|entry| {
+                self.scope.contains(&entry.pod.node) && !entry.pod.own_addresses().is_empty()
+            })
+        };
+        self.pods.matching(&subject(&entry.policy)).into_iter().filter(is_ours).collect()
+    }
+
+    /// Links a policy to the pods that it selects now, and unlinks those that it selected before.
+    fn move_subjects(&mut self, number: PolicyNo, before: &BTreeSet<PodNo>) {
+        let after = self.subjects_of(number);
+        for pod in after.difference(before) {
+            if let Some(entry) = self.pods.entry_mut(*pod) {
+                entry.policies.insert(number);
+            }
+            self.mark(*pod);
+            self.count_subjects(number, 1);
+        }
+        for pod in before.difference(&after) {
+            self.unlink(number, *pod);
+        }
+    }
+
+    fn unlink(&mut self, number: PolicyNo, pod: PodNo) {
+        if let Some(entry) = self.pods.entry_mut(pod) {
+            entry.policies.remove(&number);
+        }
+        self.mark(pod);
+        self.count_subjects(number, -1);
+    }
+
+    fn mark(&mut self, pod: PodNo) {
+        if let Some(entry) = self.pods.entry(pod) {
+            self.dirty_addresses.extend(entry.pod.own_addresses());
+            self.dirty_pods.insert(pod);
+        }
+    }
+
+    /// Counts the pods that a policy selects; the first puts it into force, the last out of it.
+    fn count_subjects(&mut self, number: PolicyNo, change: isize) {
+        let Some(entry) = self.policies.entry_mut(number) else { return };
+        entry.subjects = entry.subjects.saturating_add_signed(change);
+        match (entry.subjects, entry.compiled.is_some()) {
+            (0, true) => {
+                let held = entry.compiled.take().map(|compiled| compiled.held).unwrap_or_default();
+                self.release(held);
+            }
+            (1.., false) => self.recompile(number),
+            _ => {}
+        }
+    }
+
+    /// Compiles a policy that is, or comes into, force.
+    fn recompile(&mut self, number: PolicyNo) {
+        let Some(entry) = self.policies.entry(number) else { return };
+        if entry.subjects == 0 {
+            return;
+        }
+        let mut news = Vec::new();
+        let terms = &mut self.terms;
+        let compiled = policies::compile(&entry.policy, |term| {
+            let (id, new) = terms.acquire(term);
+            news.extend(new.map(|term| (id, term)));
+            id
+        });
+        for (id, term) in news {
+            self.find_peers(id, &term);
+        }
+        let old = self.policies.entry_mut(number).and_then(|entry| entry.compiled.replace(compiled));
+        self.release(old.map(|old| old.held).unwrap_or_default());
+        self.dirty_policies.insert(number);
+    }
+
+    /// Finds whom a new term means.
+    fn find_peers(&mut self, id: TermId, term: &Term) {
+        match term {
+            Term::Pods(query) => {
+                for pod in self.pods.matching(query) {
+                    if let Some(entry) =
+                        self.pods.entry_mut(pod).filter(|e| !e.pod.own_addresses().is_empty())
+                    {
+                        entry.terms.insert(id);
+                        self.mark(pod);
+                    }
+                }
+            }
+            Term::Serving(name, protocol) => {
+                for pod in self.pods.with_port_name(name, *protocol) {
+                    self.mark(pod);
+                }
+            }
+            Term::Block(intervals) => {
+                if let Some(blocks) = self.blocks.get_mut(&intervals.family) {
+                    intervals.parts.iter().for_each(|(first, last)| blocks.partition.add(*first, *last, id));
+                }
+            }
+        }
+    }
+
+    /// Gives up uses of terms, and forgets whom those meant that nobody uses any more.
+    fn release(&mut self, held: Vec<TermId>) {
+        for id in held {
+            let Some(term) = self.terms.release(id) else { continue };
+            match &*term {
+                Term::Pods(query) => {
+                    for pod in self.pods.matching(query) {
+                        if let Some(entry) = self.pods.entry_mut(pod) {
+                            entry.terms.remove(&id);
+                        }
+                        self.mark(pod);
+                    }
+                }
+                Term::Serving(name, protocol) => {
+                    for pod in self.pods.with_port_name(name, *protocol) {
+                        self.mark(pod);
+                    }
+                }
+                Term::Block(intervals) => {
+                    if let Some(blocks) = self.blocks.get_mut(&intervals.family) {
+                        intervals
+                            .parts
+                            .iter()
+                            .for_each(|(first, last)| blocks.partition.remove(*first, *last, id));
+                    }
+                }
+            }
+        }
+    }
+}

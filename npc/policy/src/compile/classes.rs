@@ -1,0 +1,130 @@
+//! Classes: pods to which the same rules of one direction apply, and what those rules say.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use crate::{
+    ClassId, Direction, Protocol,
+    compile::{
+        PodNo, PolicyNo,
+        pods::remove_from,
+        ports::{PortSpec, all_covered},
+        terms::TermId,
+    },
+};
+
+/// What rules allow: ports by peers.
+pub(super) type Content = BTreeMap<TermId, BTreeSet<PortSpec>>;
+
+/// All that tells one class from another.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ClassKind {
+    pub(super) direction: Direction,
+    /// The policies that apply, in order.
+    pub(super) policies: Vec<PolicyNo>,
+    /// For ingress: numbers of those of the pods' own named ports that the policies ask for, in order.
+    pub(super) ports: Vec<(Protocol, String, u16)>,
+}
+
+/// A class in use.
+#[derive(Debug)]
+pub(super) struct Class {
+    pub(super) kind: Arc<ClassKind>,
+    pub(super) pods: BTreeSet<PodNo>,
+    pub(super) content: Content,
+}
+
+/// The classes in use.
+#[derive(Debug, Default)]
+pub(super) struct Classes {
+    last: u32,
+    id_by_kind: BTreeMap<Arc<ClassKind>, ClassId>,
+    entries: BTreeMap<ClassId, Class>,
+    ids_by_term: BTreeMap<TermId, BTreeSet<ClassId>>,
+    ids_by_policy: BTreeMap<PolicyNo, BTreeSet<ClassId>>,
+    unused: BTreeSet<ClassId>,
+}
+
+impl Classes {
+    /// Adds a pod to the class of this kind. The second part says whether the class is new, and without content yet.
+    pub(super) fn join(&mut self, kind: ClassKind, pod: PodNo) -> (ClassId, bool) {
+        if let Some(id) = self.id_by_kind.get(&kind) {
+            if let Some(class) = self.entries.get_mut(id) {
+                class.pods.insert(pod);
+            }
+            return (*id, false);
+        }
+        self.last += 1;
+        let (id, kind) = (ClassId(self.last), Arc::new(kind));
+        for policy in &kind.policies {
+            self.ids_by_policy.entry(*policy).or_default().insert(id);
+        }
+        self.id_by_kind.insert(kind.clone(), id);
+        let class = Class { kind, pods: BTreeSet::from([pod]), content: Content::new() };
+        self.entries.insert(id, class);
+        (id, true)
+    }
+
+    /// Takes a pod out of a class.
+    pub(super) fn leave(&mut self, id: ClassId, pod: PodNo) {
+        if let Some(class) = self.entries.get_mut(&id) {
+            class.pods.remove(&pod);
+            if class.pods.is_empty() {
+                self.unused.insert(id);
+            }
+        }
+    }
+
+    /// Forgets the classes without pods, and tells which those are.
+    pub(super) fn take_unused(&mut self) -> BTreeMap<ClassId, Class> {
+        let mut gone = BTreeMap::new();
+        for id in std::mem::take(&mut self.unused) {
+            if self.entries.get(&id).is_none_or(|class| !class.pods.is_empty()) {
+                continue;
+            }
+            if let Some(class) = self.entries.remove(&id) {
+                self.id_by_kind.remove(&class.kind);
+                class
+                    .kind
+                    .policies
+                    .iter()
+                    .for_each(|policy| remove_from(&mut self.ids_by_policy, policy, &id));
+                class.content.keys().for_each(|term| remove_from(&mut self.ids_by_term, term, &id));
+                gone.insert(id, class);
+            }
+        }
+        gone
+    }
+
+    pub(super) fn class(&self, id: ClassId) -> Option<&Class> {
+        self.entries.get(&id)
+    }
+
+    pub(super) fn of_policy(&self, policy: PolicyNo) -> impl Iterator<Item = ClassId> + '_ {
+        self.ids_by_policy.get(&policy).into_iter().flatten().copied()
+    }
+
+    pub(super) fn with_term(&self, term: TermId) -> impl Iterator<Item = ClassId> + '_ {
+        self.ids_by_term.get(&term).into_iter().flatten().copied()
+    }
+
+    /// Replaces what a class allows, and returns what it allowed.
+    pub(super) fn set_content(&mut self, id: ClassId, content: Content) -> Content {
+        let Some(class) = self.entries.get_mut(&id) else { return Content::new() };
+        for term in class.content.keys().filter(|term| !content.contains_key(*term)) {
+            remove_from(&mut self.ids_by_term, term, &id);
+        }
+        for term in content.keys() {
+            self.ids_by_term.entry(*term).or_default().insert(id);
+        }
+        std::mem::replace(&mut class.content, content)
+    }
+}
+
+/// Whether something that `old` allows may be missing in `new`.
+pub(super) fn has_shrunk(old: &Content, new: &Content) -> bool {
+    let nothing = BTreeSet::new();
+    !old.iter().all(|(term, ports)| all_covered(ports, new.get(term).unwrap_or(&nothing)))
+}

@@ -1,0 +1,234 @@
+//! All pods and namespaces, and who has which label.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use crate::{
+    Labels, Namespace, Operator, Pod, PodId, Protocol, Requirement, Selector,
+    compile::{
+        PodNo, PolicyNo,
+        query::{Query, Within},
+        terms::TermId,
+    },
+};
+
+/// A pod that says it has an address; the youngest first.
+type Claim = Reverse<(u64, PodId, PodNo)>;
+
+/// The pods.
+#[derive(Debug, Default)]
+pub(super) struct Pods {
+    entries: BTreeMap<PodNo, PodEntry>,
+    number_by_id: BTreeMap<PodId, PodNo>,
+    next: u32,
+    namespaces: BTreeMap<String, NamespaceEntry>,
+    namespaces_by_label: LabelIndex<String>,
+    pods_by_label: LabelIndex<PodNo>,
+    pods_by_port_name: BTreeMap<(String, Protocol), BTreeSet<PodNo>>,
+    claims_by_address: BTreeMap<IpAddr, BTreeSet<Claim>>,
+}
+
+/// A pod and what follows from what it is.
+#[derive(Debug)]
+pub(super) struct PodEntry {
+    pub(super) pod: Pod,
+    /// Peers of active rules that it is one of.
+    pub(super) terms: BTreeSet<TermId>,
+    /// Policies that select it, if it is in our scope.
+    pub(super) policies: BTreeSet<PolicyNo>,
+}
+
+#[derive(Debug, Default)]
+struct NamespaceEntry {
+    labels: Option<Labels>,
+    pods: BTreeSet<PodNo>,
+}
+
+impl Pods {
+    pub(super) fn entry(&self, pod: PodNo) -> Option<&PodEntry> {
+        self.entries.get(&pod)
+    }
+
+    pub(super) fn entry_mut(&mut self, pod: PodNo) -> Option<&mut PodEntry> {
+        self.entries.get_mut(&pod)
+    }
+
+    pub(super) fn number(&self, id: &PodId) -> Option<PodNo> {
+        self.number_by_id.get(id).copied()
+    }
+
+    /// The pod that has this address: the youngest of those that claim it.
+    pub(super) fn owner(&self, address: IpAddr) -> Option<PodNo> {
+        self.claims_by_address.get(&address)?.first().map(|Reverse((_, _, pod))| *pod)
+    }
+
+    /// Labels of a namespace; `None` as long as nobody told us.
+    pub(super) fn labels_of(&self, namespace: &str) -> Option<&Labels> {
+        self.namespaces.get(namespace)?.labels.as_ref()
+    }
+
+    pub(super) fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = PodNo> + use<> {
+        let pods = self.namespaces.get(namespace).map(|entry| entry.pods.clone());
+        pods.unwrap_or_default().into_iter()
+    }
+
+    pub(super) fn with_port_name(&self, name: &str, protocol: Protocol) -> BTreeSet<PodNo> {
+        self.pods_by_port_name.get(&(name.to_owned(), protocol)).cloned().unwrap_or_default()
+    }
+
+    /// Takes a namespace's labels in, or that it is gone. Returns whether that is news.
+    pub(super) fn set_namespace(&mut self, name: &str, namespace: Option<Namespace>) -> bool {
+        let labels = namespace.map(|namespace| namespace.labels().clone());
+        let entry = self.namespaces.entry(name.to_owned()).or_default();
+        if entry.labels == labels {
+            self.forget_empty(name);
+            return false;
+        }
+        let old = std::mem::replace(&mut entry.labels, labels);
+        self.namespaces_by_label.remove(&old.unwrap_or_default(), &name.to_owned());
+        let new = self.namespaces.get(name).and_then(|entry| entry.labels.clone());
+        self.namespaces_by_label.insert(&new.unwrap_or_default(), &name.to_owned());
+        self.forget_empty(name);
+        true
+    }
+
+    /// Takes a pod in. It is nobody's peer or subject yet; one of the same name, if there is, has to be removed next.
+    pub(super) fn insert(&mut self, pod: Pod) -> PodNo {
+        self.next += 1;
+        let number = PodNo(self.next);
+        self.number_by_id.insert(pod.id.clone(), number);
+        self.namespaces.entry(pod.id.namespace.clone()).or_default().pods.insert(number);
+        self.pods_by_label.insert(&pod.labels, &number);
+        for port in &pod.ports {
+            self.pods_by_port_name.entry((port.name.clone(), port.protocol)).or_default().insert(number);
+        }
+        for address in pod.own_addresses() {
+            let claim = Reverse((pod.created, pod.id.clone(), number));
+            self.claims_by_address.entry(*address).or_default().insert(claim);
+        }
+        let entry = PodEntry { pod, terms: BTreeSet::new(), policies: BTreeSet::new() };
+        self.entries.insert(number, entry);
+        number
+    }
+
+    pub(super) fn remove(&mut self, number: PodNo) -> Option<PodEntry> {
+        let entry = self.entries.remove(&number)?;
+        let pod = &entry.pod;
+        if self.number_by_id.get(&pod.id) == Some(&number) {
+            self.number_by_id.remove(&pod.id);
+        }
+        if let Some(namespace) = self.namespaces.get_mut(&pod.id.namespace) {
+            namespace.pods.remove(&number);
+        }
+        self.forget_empty(&pod.id.namespace);
+        self.pods_by_label.remove(&pod.labels, &number);
+        for port in &pod.ports {
+            remove_from(&mut self.pods_by_port_name, &(port.name.clone(), port.protocol), &number);
+        }
+        for address in pod.own_addresses() {
+            let claim = Reverse((pod.created, pod.id.clone(), number));
+            remove_from(&mut self.claims_by_address, address, &claim);
+        }
+        Some(entry)
+    }
+
+    /// All pods that a query is about.
+    pub(super) fn matching(&self, query: &Query) -> Vec<PodNo> {
+        let fits = |number: &PodNo| {
+            self.entry(*number)
+                .is_some_and(|entry| query.matches(&entry.pod, self.labels_of(&entry.pod.id.namespace)))
+        };
+        self.candidates(query).into_iter().filter(fits).collect()
+    }
+
+    /// Some pods, all that the query is about among them.
+    fn candidates(&self, query: &Query) -> Vec<PodNo> {
+        match &query.within {
+            Within::Namespace(name) => self.in_namespace(name).collect(),
+            Within::Namespaces(selector) => {
+                let namespaces = self.namespaces_by_label.holders(selector);
+                let pods = self.pods_by_label.holders(&query.pods);
+                let in_namespaces = |sets: &Vec<&BTreeSet<String>>| -> Vec<PodNo> {
+                    sets.iter().copied().flatten().flat_map(|name| self.in_namespace(name)).collect()
+                };
+                let all = |sets: &Vec<&BTreeSet<PodNo>>| sets.iter().copied().flatten().copied().collect();
+                match (namespaces, pods) {
+                    (Some(namespaces), Some(pods)) if size(&pods) <= size(&namespaces) => all(&pods),
+                    (Some(namespaces), _) => in_namespaces(&namespaces),
+                    (None, Some(pods)) => all(&pods),
+                    (None, None) => self.entries.keys().copied().collect(),
+                }
+            }
+        }
+    }
+
+    fn forget_empty(&mut self, namespace: &str) {
+        if self.namespaces.get(namespace).is_some_and(|e| e.labels.is_none() && e.pods.is_empty()) {
+            self.namespaces.remove(namespace);
+        }
+    }
+}
+
+/// Who has a label, by key and value.
+#[derive(Debug)]
+struct LabelIndex<T> {
+    by_key: BTreeMap<String, BTreeMap<String, BTreeSet<T>>>,
+}
+
+impl<T> Default for LabelIndex<T> {
+    fn default() -> Self {
+        Self { by_key: BTreeMap::new() }
+    }
+}
+
+impl<T: Ord + Clone> LabelIndex<T> {
+    fn insert(&mut self, labels: &Labels, who: &T) {
+        for (key, value) in labels {
+            let by_value = self.by_key.entry(key.clone()).or_default();
+            by_value.entry(value.clone()).or_default().insert(who.clone());
+        }
+    }
+
+    fn remove(&mut self, labels: &Labels, who: &T) {
+        for (key, value) in labels {
+            if let Some(by_value) = self.by_key.get_mut(key) {
+                remove_from(by_value, value, who);
+                if by_value.is_empty() {
+                    self.by_key.remove(key);
+                }
+            }
+        }
+    }
+
+    /// Everybody whom the most selective positive requirement allows; `None` if there is no such requirement.
+    fn holders(&self, selector: &Selector) -> Option<Vec<&BTreeSet<T>>> {
+        let holders = |requirement: &Requirement| -> Option<Vec<&BTreeSet<T>>> {
+            let by_value = self.by_key.get(requirement.key());
+            match requirement.operator() {
+                Operator::In(values) => {
+                    Some(values.iter().filter_map(|value| by_value?.get(value)).collect())
+                }
+                Operator::Exists => Some(by_value.into_iter().flat_map(BTreeMap::values).collect()),
+                Operator::NotIn(_) | Operator::DoesNotExist => None,
+            }
+        };
+        selector.requirements().filter_map(holders).min_by_key(size)
+    }
+}
+
+fn size<T>(sets: &Vec<&BTreeSet<T>>) -> usize {
+    sets.iter().map(|set| set.len()).sum()
+}
+
+/// Removes a member of a set in a map, and the set when it was the last.
+pub(super) fn remove_from<K: Ord, V: Ord>(map: &mut BTreeMap<K, BTreeSet<V>>, key: &K, member: &V) {
+    if let Some(set) = map.get_mut(key) {
+        set.remove(member);
+        if set.is_empty() {
+            map.remove(key);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What rules in force say about peers: each thing once, with a number, counted by its users.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    Labels, Pod, Protocol,
+    block::Intervals,
+    compile::query::{Query, QueryIndex},
+};
+
+/// A number for a [`Term`]. Never used again for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct TermId(u32);
+
+impl TermId {
+    /// Everybody; it is always there, and not a [`Term`].
+    pub(super) const EVERYBODY: Self = Self(0);
+}
+
+/// A set of peers.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Term {
+    /// Pods by labels.
+    Pods(Query),
+    /// Addresses in a block.
+    Block(Intervals),
+    /// Pods that declare a port of this name and protocol.
+    Serving(String, Protocol),
+}
+
+/// The terms in use.
+#[derive(Debug, Default)]
+pub(super) struct Terms {
+    last: u32,
+    id_by_term: BTreeMap<Arc<Term>, TermId>,
+    entries: BTreeMap<TermId, (Arc<Term>, usize)>,
+    queries: QueryIndex<TermId>,
+}
+
+impl Terms {
+    /// Counts one more user. The term comes along if this is the first.
+    pub(super) fn acquire(&mut self, term: Term) -> (TermId, Option<Arc<Term>>) {
+        if let Some(id) = self.id_by_term.get(&term) {
+            if let Some((_, users)) = self.entries.get_mut(id) {
+                *users += 1;
+            }
+            return (*id, None);
+        }
+        self.last += 1;
+        let (id, term) = (TermId(self.last), Arc::new(term));
+        if let Term::Pods(query) = &*term {
+            self.queries.insert(id, query);
+        }
+        self.id_by_term.insert(term.clone(), id);
+        self.entries.insert(id, (term.clone(), 1));
+        (id, Some(term))
+    }
+
+    /// Counts one user less. The term comes back if that was the last.
+    pub(super) fn release(&mut self, id: TermId) -> Option<Arc<Term>> {
+        let (_, users) = self.entries.get_mut(&id)?;
+        *users -= 1;
+        if *users > 0 {
+            return None;
+        }
+        let (term, _) = self.entries.remove(&id)?;
+        if let Term::Pods(query) = &*term {
+            self.queries.remove(id, query);
+        }
+        self.id_by_term.remove(&term);
+        Some(term)
+    }
+
+    pub(super) fn is_in_use(&self, id: TermId) -> bool {
+        self.entries.contains_key(&id)
+    }
+
+    /// The term for pods that declare this port, if a rule asks for it.
+    pub(super) fn serving(&self, name: &str, protocol: Protocol) -> Option<TermId> {
+        self.id_by_term.get(&Term::Serving(name.to_owned(), protocol)).copied()
+    }
+
+    /// The terms whose selectors the pod answers to.
+    pub(super) fn of_pod<'a>(
+        &'a self,
+        pod: &'a Pod,
+        namespace: Option<&'a Labels>,
+    ) -> impl Iterator<Item = TermId> + 'a {
+        self.queries.candidates(pod, namespace).into_iter().filter(move |id| {
+            let term = self.entries.get(id).map(|(term, _)| &**term);
+            matches!(term, Some(Term::Pods(query)) if query.matches(pod, namespace))
+        })
+    }
+}

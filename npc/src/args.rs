@@ -1,0 +1,90 @@
+//! The command line.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args as Arguments, Parser, Subcommand};
+use weave_policy::Scope;
+
+use crate::{daemon::Config, program::Multicast};
+
+/// Enforces NetworkPolicy on this host.
+#[derive(Debug, Parser)]
+#[command(name = "weave-npc", version, args_conflicts_with_subcommands = true)]
+pub struct Args {
+    /// What to ask of the daemon, instead of being it.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    run: Option<Run>,
+    /// Unix socket at which the daemon answers.
+    #[arg(long, global = true, default_value = "/run/weave/npc.sock", value_name = "PATH")]
+    pub socket: PathBuf,
+}
+
+/// What to ask of the daemon.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Wait until everything written to the directory before is in the kernel.
+    Sync {
+        /// How long to wait, in seconds.
+        #[arg(long, default_value_t = 30)]
+        timeout: u64,
+    },
+    /// Show how many objects are known, and whether they are in force.
+    Status,
+    /// Say which policies decide about a connection, and how.
+    Explain {
+        /// Address that opens it.
+        source: String,
+        /// Address that it goes to.
+        destination: String,
+        /// PORT/PROTOCOL, `icmp`, or the number of another protocol.
+        traffic: String,
+    },
+    /// Remove the table from the kernel, so that everything passes. Stop the daemon first.
+    Reset,
+}
+
+impl Command {
+    /// The question for the daemon, and how long it may take; none for what is done without it.
+    #[must_use]
+    pub fn question(&self) -> Option<(String, Duration)> {
+        const AT_ONCE: Duration = Duration::from_secs(10);
+        match self {
+            Self::Sync { timeout } => Some(("sync".to_owned(), Duration::from_secs(*timeout))),
+            Self::Status => Some(("status".to_owned(), AT_ONCE)),
+            Self::Explain { source, destination, traffic } => {
+                Some((format!("explain {source} {destination} {traffic}"), AT_ONCE))
+            }
+            Self::Reset => None,
+        }
+    }
+}
+
+#[derive(Debug, Arguments)]
+struct Run {
+    /// Directory with manifests of namespaces, pods and policies (*.yaml, *.yml, *.json).
+    #[arg(long, value_name = "DIR")]
+    policy_dir: PathBuf,
+    /// Isolate only the pods whose `spec.nodeName` is this, or that have none. Without it, all pods are isolated at this
+    /// host.
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Let multicast pass whatever policies say.
+    #[arg(long)]
+    allow_mcast: bool,
+}
+
+impl Args {
+    /// The configuration of the daemon, if this is to be it.
+    #[must_use]
+    pub fn into_config(self) -> Option<Config> {
+        let Run { policy_dir, node, allow_mcast } = self.run?;
+        Some(Config {
+            directory: policy_dir,
+            scope: node.map_or(Scope::Everything, Scope::Node),
+            multicast: if allow_mcast { Multicast::Pass } else { Multicast::Judge },
+            socket: self.socket,
+        })
+    }
+}

@@ -1,0 +1,273 @@
+//! The loop: news of the source become changes of the kernel, and the kernel is kept as it should be.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use weave_hostnet::nft::{Author, Notice, TableWatch};
+use weave_policy::{Compiler, Direction, Flow, Reason, Scope, World};
+
+use crate::{
+    clock, control,
+    control::Request,
+    kernel::Kernel,
+    program::{Multicast, TABLE},
+    source::{Event, Source},
+};
+
+/// How many events may wait; a source that cannot be heard is looked at anyway.
+const QUEUE: usize = 64;
+/// How long after a change established connections are looked through: those on their way in are there by then.
+const SETTLE_AFTER: Duration = Duration::from_secs(1);
+/// How often that is done again while some connection stays forbidden.
+const SETTLE_EVERY: Duration = Duration::from_secs(10);
+/// How long one waits before trying again what failed.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long the thread that listens to the kernel waits at a time.
+const LISTEN: Duration = Duration::from_secs(60);
+
+/// What the daemon is to do.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Directory of manifests.
+    pub directory: PathBuf,
+    /// Whose pods are isolated here.
+    pub scope: Scope,
+    /// What happens to multicast.
+    pub multicast: Multicast,
+    /// Where questions are answered.
+    pub socket: PathBuf,
+}
+
+/// The daemon.
+#[derive(Debug)]
+struct Daemon {
+    source: Source,
+    scope: Scope,
+    world: World,
+    compiler: Compiler,
+    kernel: Kernel,
+    /// When established connections are to be looked through.
+    settle_at: Option<Instant>,
+    /// When something that failed is to be tried again.
+    retry_at: Option<Instant>,
+}
+
+/// Runs until something fails that cannot be tried again. What is in the kernel stays there.
+///
+/// # Errors
+/// At the start only: when objects cannot be read, the kernel refuses, or another daemon runs.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let (sender, events) = sync_channel(QUEUE);
+    see_bridged_traffic();
+    control::listen(&config.socket, sender.clone())?;
+    let source = Source::directory(config.directory);
+    // First listen, then look: what changes in between is heard.
+    source.watch(sender.clone())?;
+    let kernel = Kernel::new(config.multicast)?;
+    watch_table(kernel.author(), sender)?;
+    let mut daemon = Daemon {
+        source,
+        compiler: Compiler::new(config.scope.clone()),
+        scope: config.scope,
+        world: World::default(),
+        kernel,
+        settle_at: None,
+        retry_at: None,
+    };
+    daemon.start()?;
+    tracing::info!(elements = daemon.kernel.facts().len(), "policies are in force");
+    daemon.serve(&events);
+    Ok(())
+}
+
+impl Daemon {
+    /// Everything is known before anything is touched: a table that an earlier daemon left stays in force till then, and
+    /// then only differences are changed.
+    fn start(&mut self) -> anyhow::Result<()> {
+        self.take_in()?;
+        let delta = self.compiler.poll_delta().unwrap_or_default();
+        self.kernel.apply(&delta)?;
+        self.settle_soon();
+        Ok(())
+    }
+
+    fn serve(&mut self, events: &Receiver<Event>) {
+        loop {
+            let deadline = [self.settle_at, self.retry_at].into_iter().flatten().min();
+            let patience = deadline.map_or(LISTEN, |at| at.saturating_duration_since(clock::now()));
+            match events.recv_timeout(patience) {
+                Ok(event) => self.handle(event),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.handle_timeout(clock::now());
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::News => {
+                let result = self.refresh();
+                self.note("taking news in", result);
+            }
+            Event::Table(notices) => match self.kernel.heed(&notices) {
+                Ok(true) => self.settle_soon(),
+                Ok(false) => {}
+                Err(error) => self.note("mending our table", Err(error)),
+            },
+            Event::Request(request, reply) => {
+                let answer = self.answer(&request);
+                // Nobody may be waiting any more.
+                let _gone = reply.try_send(answer);
+            }
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            let result = self.kernel.recover().and_then(|()| self.refresh());
+            self.note("trying again", result);
+        }
+        if self.settle_at.is_some_and(|at| at <= now) {
+            self.settle_at = None;
+            if let Err(error) = self.kernel.settle() {
+                tracing::warn!(
+                    "cannot look through established connections: {error:#}; they are judged packet by packet"
+                );
+            }
+            self.settle_at = self.kernel.is_judging().then(|| now + SETTLE_EVERY);
+        }
+    }
+
+    fn note(&mut self, doing: &'static str, result: anyhow::Result<()>) {
+        if let Err(error) = result {
+            tracing::error!("{doing}: {error:#}; trying again");
+            self.retry_at = Some(clock::now() + RETRY_AFTER);
+        }
+    }
+
+    /// Brings the kernel up to date with the source.
+    fn refresh(&mut self) -> anyhow::Result<()> {
+        self.take_in()?;
+        if let Some(delta) = self.compiler.poll_delta() {
+            tracing::debug!(remove = delta.remove.len(), add = delta.add.len(), "changing the kernel's sets");
+            let result = self.kernel.apply(&delta);
+            self.settle_soon();
+            result?;
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self) -> anyhow::Result<()> {
+        for change in self.source.poll(&self.world)? {
+            self.world.apply(change.clone());
+            self.compiler.handle_change(change);
+        }
+        Ok(())
+    }
+
+    fn settle_soon(&mut self) {
+        if self.kernel.is_judging() {
+            self.settle_at = Some(clock::now() + SETTLE_AFTER);
+        }
+    }
+
+    fn answer(&mut self, request: &Request) -> String {
+        match request {
+            Request::Sync => match self.refresh() {
+                Ok(()) if self.retry_at.is_none() => "in force\n".to_owned(),
+                Ok(()) => "error: the kernel is not up to date; see the log\n".to_owned(),
+                Err(error) => {
+                    let text = format!("error: {error:#}\n");
+                    self.note("taking news in", Err(error));
+                    text
+                }
+            },
+            Request::Status => self.status(),
+            Request::Explain(flow) => self.explain(flow),
+        }
+    }
+
+    fn status(&self) -> String {
+        let World { namespaces, pods, policies } = &self.world;
+        let state = if self.retry_at.is_some() { "trying again after an error" } else { "in force" };
+        format!(
+            "state: {state}\nnamespaces: {}\npods: {}\npolicies: {}\nelements: {}\nold connections judged: {}\n",
+            namespaces.len(),
+            pods.len(),
+            policies.len(),
+            self.kernel.facts().len(),
+            if self.kernel.is_judging() { "yes" } else { "no" },
+        )
+    }
+
+    fn explain(&self, flow: &Flow) -> String {
+        let list = |ids: &[weave_policy::PolicyId]| {
+            ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
+        let side = |direction| match self.world.explain(flow, direction, &self.scope) {
+            Reason::NotIsolated => "passes: no policy of this host selects the pod".to_owned(),
+            Reason::AllowedBy(policies) => format!("passes: allowed by {}", list(&policies)),
+            Reason::DeniedBy(policies) => format!("dropped: selected by {}, none allows it", list(&policies)),
+        };
+        let name = |address| {
+            self.world.owner(address).map_or_else(|| "no pod".to_owned(), |pod| format!("pod {}", pod.id))
+        };
+        format!(
+            "from {} ({}): egress {}\nto {} ({}): ingress {}\n",
+            flow.source,
+            name(flow.source),
+            side(Direction::Egress),
+            flow.destination,
+            name(flow.destination),
+            side(Direction::Ingress),
+        )
+    }
+}
+
+/// Tells of changes to our table by others than `us`, from a thread of its own.
+fn watch_table(us: Author, events: SyncSender<Event>) -> anyhow::Result<()> {
+    let watch = TableWatch::new(TABLE)?;
+    let listen = move || {
+        loop {
+            let notices: Vec<Notice> = match watch.wait(LISTEN) {
+                Ok(notices) => notices.into_iter().filter(|n| *n != Notice::ChangedBy(us)).collect(),
+                Err(error) => {
+                    tracing::error!("cannot hear of changes to our table any more: {error}");
+                    return;
+                }
+            };
+            if !notices.is_empty() && events.send(Event::Table(notices)).is_err() {
+                return;
+            }
+        }
+    };
+    thread::Builder::new().name("npc-table".to_owned()).spawn(listen).context("listening to nftables")?;
+    Ok(())
+}
+
+/// Has the kernel show frames that pass a bridge to the hooks of IP, where we are.
+fn see_bridged_traffic() {
+    for family in ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"] {
+        let path = Path::new("/proc/sys/net/bridge").join(family);
+        match fs::read_to_string(&path) {
+            Ok(text) if text.trim() == "1" => {}
+            Ok(_) => match fs::write(&path, "1") {
+                Ok(()) => {
+                    tracing::info!(setting = family, "set to 1, so that traffic through bridges is filtered")
+                }
+                Err(error) => tracing::warn!(setting = family, "must be 1, and cannot be set: {error}"),
+            },
+            Err(_) => tracing::warn!(
+                "traffic between pods of one bridge is not filtered: load the kernel module br_netfilter"
+            ),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! `weave-npc`: NetworkPolicy on one host, by nftables.
+//!
+//! [`source`] says which objects there are, [`weave_policy`] what follows from them, [`program`] what the kernel does
+//! with that, and [`kernel`] brings it there. [`daemon`] is the loop around them. Nothing here knows the mesh: it works
+//! beside any network of containers whose traffic the hooks of IP see.
+#![forbid(unsafe_code)]
+
+pub mod args;
+pub mod clock;
+pub mod control;
+pub mod daemon;
+pub mod directory;
+pub mod items;
+pub mod kernel;
+pub mod manifest;
+pub mod program;
+pub mod source;

@@ -1,0 +1,31 @@
+//! The program `weave-npc`.
+#![forbid(unsafe_code)]
+
+use std::io::Write;
+
+use anyhow::bail;
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+use weave_npc::{
+    args::{Args, Command},
+    control, daemon,
+    kernel::Kernel,
+};
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match &args.command {
+        Some(Command::Reset) => Kernel::remove(),
+        Some(command) => {
+            let Some((question, patience)) = command.question() else { return Ok(()) };
+            let answer = control::ask(&args.socket, &question, patience)?;
+            Ok(std::io::stdout().write_all(answer.as_bytes())?)
+        }
+        None => match args.into_config() {
+            Some(config) => daemon::run(config),
+            None => bail!("say where the manifests are: weave-npc --policy-dir DIR"),
+        },
+    }
+}

@@ -1,0 +1,155 @@
+//! Measurements, to be run alone: `cargo test -p weave-npc --test netns -- --ignored --nocapture measure`.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, TcpStream},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use weave_npc::{clock, kernel::Kernel, program::Multicast};
+use weave_policy::{
+    Change, Compiler, Labels, Namespace, Peer, Pod as PodObject, PodId, Policy, PolicyId, Port, Protocol,
+    Requirement, Rule, Scope, Selector, WhichPort,
+};
+
+use crate::lab::{Pod, run, shell};
+
+const POLICIES: u32 = 10_000;
+const CONNECTIONS: u32 = 1_000;
+/// Rules of the linear chain, a fifth of the policies; and as many as a transaction may hold in a user namespace.
+const LINEAR: usize = 2_000;
+const PART: usize = 200;
+
+fn selector(app: u32) -> Selector {
+    Selector::from_iter([Requirement::equals("app", format!("app-{app}"))])
+}
+
+/// Policy `n`, which allows pods of application `n` to reach those of application `n % 100` on one port.
+fn policy(n: u32) -> Policy {
+    let number = u16::try_from(1000 + n % 1000).unwrap();
+    let port = Port { protocol: Protocol::Tcp, which: WhichPort::Numbers { first: number, last: number } };
+    let peer = Peer::Pods { namespaces: Some(Selector::everything()), pods: selector(n) };
+    Policy {
+        id: PolicyId::new("x", format!("policy-{n}")),
+        subject: selector(n % 100),
+        ingress: Some(vec![Rule { peers: vec![peer], ports: vec![port] }]),
+        egress: None,
+    }
+}
+
+fn pod(n: u32, app: u32, address: IpAddr) -> PodObject {
+    PodObject {
+        labels: Labels::from([("app".to_owned(), format!("app-{app}"))]),
+        addresses: vec![address],
+        ..PodObject::new(PodId::new("x", format!("pod-{n}")), "here")
+    }
+}
+
+/// How many connections a second can be opened, one after the other: the best of some rounds.
+fn rate(client: &Pod, server: &Pod) -> f64 {
+    let to = (server.v4(), 1000);
+    let round = || {
+        client.inside(|| {
+            let start = clock::now();
+            for _ in 0..CONNECTIONS {
+                drop(TcpStream::connect(to).unwrap());
+            }
+            f64::from(CONNECTIONS) / start.elapsed().as_secs_f64()
+        })
+    };
+    (0..5).map(|_| round()).fold(0.0, f64::max)
+}
+
+/// A chain of the old kind: for each policy a rule with two sets, in the order in which they were made.
+fn linear_chain(client: &Pod, server: &Pod) {
+    let mut script = String::from(
+        "add table inet linear\nadd chain inet linear forward { type filter hook forward priority 1; }\n",
+    );
+    script += "add rule inet linear forward ct state established accept\n";
+    for set in ["from", "to", "nobody"] {
+        script += &format!("add set inet linear {set} {{ type ipv4_addr; }}\n");
+    }
+    script += &format!(
+        "add element inet linear from {{ {} }}\nadd element inet linear to {{ {} }}\n",
+        client.v4(),
+        server.v4()
+    );
+    load(&script);
+    for _ in 0..LINEAR / PART {
+        load(
+            &"add rule inet linear forward ip daddr @to ip saddr @nobody tcp dport 1000 accept\n"
+                .repeat(PART),
+        );
+    }
+}
+
+fn load(script: &str) {
+    let mut nft = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut nft.stdin.take().unwrap(), script.as_bytes()).unwrap();
+    assert!(nft.wait().unwrap().success());
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn new_connections_and_changes_with_ten_thousand_policies() {
+    run("measure::new_connections_and_changes_with_ten_thousand_policies", || {
+        let (client, server) = (Pod::new("client", 1), Pod::new("server", 2));
+        server.serve(&[1000]);
+        // Connection tracking is on in both runs, as on any host with services.
+        shell(
+            "nft add table inet tracked; nft 'add chain inet tracked f { type filter hook forward priority 0; }'; nft add rule inet tracked f ct state invalid counter",
+        );
+        let none = rate(&client, &server);
+        let mut compiler = Compiler::new(Scope::Everything);
+        let mut kernel = Kernel::new(Multicast::Judge).unwrap();
+        let mut changes = vec![Change::Namespace(Namespace::new("x", Labels::new()))];
+        changes.push(Change::Pod(pod(0, 0, server.v4())));
+        changes.push(Change::Pod(pod(1, 0, client.v4())));
+        changes.extend(
+            (2..10_000u32).map(|n| Change::Pod(pod(n, n, IpAddr::from((0x0a01_0000 + n).to_be_bytes())))),
+        );
+        changes.extend((0..POLICIES).map(|n| Change::Policy(policy(n))));
+        changes.into_iter().for_each(|change| compiler.handle_change(change));
+        let start = clock::now();
+        let delta = compiler.poll_delta().unwrap();
+        let (elements, compiled) = (delta.add.len(), start.elapsed());
+        // Outside of the first user namespace the kernel takes no large transaction.
+        for part in in_parts(&delta) {
+            kernel.apply(&part).unwrap();
+        }
+        kernel.settle().unwrap();
+        println!(
+            "{elements} elements: compiled in {compiled:?}, in the kernel in {:?}",
+            start.elapsed() - compiled
+        );
+        let ours = rate(&client, &server);
+        println!(
+            "new connections: {none:.0}/s without, {ours:.0}/s with {POLICIES} policies: {:.3}",
+            ours / none
+        );
+        let mut times: Vec<Duration> = (0..2000u32)
+            .map(|n| {
+                let changed = pod(100 + n, n % 50, IpAddr::from((0x0a01_0000 + 100 + n).to_be_bytes()));
+                let start = clock::now();
+                compiler.handle_change(Change::Pod(changed));
+                kernel.apply(&compiler.poll_delta().unwrap()).unwrap();
+                start.elapsed()
+            })
+            .collect();
+        times.sort();
+        println!("a pod relabelled, in force: p50 {:?}, p99 {:?}", times[1000], times[1980]);
+        Kernel::remove().unwrap();
+        linear_chain(&client, &server);
+        let linear = rate(&client, &server);
+        println!("with a linear chain of {LINEAR} rules: {linear:.0}/s: {:.3}", linear / none);
+        shell("nft flush ruleset");
+    });
+}
+
+/// Deltas that make the same of nothing, with elements in such an order that nothing is open in between.
+fn in_parts(delta: &weave_policy::Delta) -> Vec<weave_policy::Delta> {
+    let elements: Vec<_> = delta.add.iter().copied().collect();
+    let part = |add: BTreeSet<_>| weave_policy::Delta { add, ..weave_policy::Delta::default() };
+    elements.chunks(2000).map(|chunk| part(chunk.iter().copied().collect())).collect()
+}

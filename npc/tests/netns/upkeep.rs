@@ -1,0 +1,221 @@
+//! What happens to the table over time.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::UdpSocket,
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    thread,
+    time::Duration,
+};
+
+use weave_hostnet::nft;
+use weave_npc::{
+    clock,
+    program::{self, Multicast},
+};
+
+use crate::{
+    lab::{Npc, Pod, remove, run, shell, wait_until, works, write},
+    traffic::policy,
+};
+
+/// All items of our table.
+fn items() -> BTreeSet<(String, nft::Item)> {
+    let program = program::program(Multicast::Judge);
+    let sets =
+        nft::Session::open().unwrap().read(&program).unwrap().expect("our table is there, and as we made it");
+    let named = program.sets.iter().zip(sets);
+    named.flat_map(|(set, items)| items.into_iter().map(|item| (set.name.clone(), item))).collect()
+}
+
+fn is_rejudge(item: &(String, nft::Item)) -> bool {
+    item.0.starts_with("rejudge")
+}
+
+#[test]
+fn a_change_touches_only_what_it_is_about() {
+    run("upkeep::a_change_touches_only_what_it_is_about", || {
+        let pods: Vec<Pod> = (1..=5).map(|n| Pod::new(&format!("pod{n}"), n)).collect();
+        let rule = "  ingress: [{from: [{podSelector: {matchExpressions: [{key: app, operator: Exists}]}}]}]";
+        write("policy.yaml", &policy("p", "pod1", rule));
+        let npc = Npc::start(&[]);
+        wait_until("the end of looking through connections", Duration::from_secs(5), || {
+            items().iter().all(|item| !is_rejudge(item))
+        });
+        let before = items();
+        let sixth = Pod::new("pod6", 6);
+        npc.sync();
+        let after = items();
+        assert!(before.is_subset(&after));
+        let news: Vec<_> = after.difference(&before).collect();
+        assert_eq!(news.len(), 2, "two addresses of one known kind: {news:?}");
+        remove("pod-pod6.yaml");
+        npc.sync();
+        assert_eq!(items().into_iter().filter(|item| !is_rejudge(item)).collect::<BTreeSet<_>>(), before);
+        drop((pods, sixth));
+    });
+}
+
+/// NP-83, NP-84, E22: a daemon that dies leaves everything in force, and a new one changes nothing.
+#[test]
+fn a_restart_opens_and_closes_nothing() {
+    run("upkeep::a_restart_opens_and_closes_nothing", || {
+        let (server, friend, stranger) =
+            (Pod::new("server", 1), Pod::new("friend", 2), Pod::new("stranger", 3));
+        server.serve(&[80]);
+        write(
+            "policy.yaml",
+            &policy("p", "server", "  ingress: [{from: [{podSelector: {matchLabels: {app: friend}}}]}]"),
+        );
+        let npc = Npc::start(&[]);
+        let mut stream = friend.connect(server.v4(), 80).unwrap();
+        npc.kill();
+        let check = |stream: &mut _| {
+            assert!(works(stream) && friend.connect(server.v4(), 80).is_some());
+            assert!(stranger.connect(server.v4(), 80).is_none());
+        };
+        check(&mut stream);
+        let before: BTreeSet<_> = items().into_iter().filter(|item| !is_rejudge(item)).collect();
+        // While nobody looks, a permission goes.
+        write("policy.yaml", &policy("p", "server", "  ingress: []"));
+        let npc = Npc::start(&[]);
+        assert!(!works(&mut stream), "what was taken away in between is judged");
+        write(
+            "policy.yaml",
+            &policy("p", "server", "  ingress: [{from: [{podSelector: {matchLabels: {app: friend}}}]}]"),
+        );
+        npc.sync();
+        npc.kill();
+        let _npc = Npc::start(&[]);
+        let after: BTreeSet<_> = items().into_iter().filter(|item| !is_rejudge(item)).collect();
+        assert_eq!(before.len(), after.len());
+        assert!(friend.connect(server.v4(), 80).is_some() && stranger.connect(server.v4(), 80).is_none());
+    });
+}
+
+#[test]
+fn a_table_that_somebody_damages_is_mended_within_two_seconds() {
+    run("upkeep::a_table_that_somebody_damages_is_mended_within_two_seconds", || {
+        let (server, stranger) = (Pod::new("server", 1), Pod::new("stranger", 2));
+        server.serve(&[80]);
+        write("policy.yaml", &policy("p", "server", "  ingress: []"));
+        shell("nft add table inet others");
+        let _npc = Npc::start(&[]);
+        let whole: BTreeSet<_> = items().into_iter().filter(|item| !is_rejudge(item)).collect();
+        let damages = [
+            "nft delete table inet weave-npc",
+            "nft flush table inet weave-npc",
+            "nft flush map inet weave-npc ingress4",
+            "nft insert rule inet weave-npc forward accept",
+            "nft add element inet weave-npc ingress4 '{ 10.0.0.2 : 77 }'",
+            "nft flush ruleset",
+        ];
+        for damage in damages {
+            shell(damage);
+            let is_whole = || {
+                let sets = nft::Session::open().unwrap().read(&program::program(Multicast::Judge)).unwrap();
+                sets.is_some()
+                    && items().into_iter().filter(|item| !is_rejudge(item)).collect::<BTreeSet<_>>() == whole
+            };
+            let took = wait_until(damage, Duration::from_secs(2), is_whole);
+            assert!(stranger.connect(server.v4(), 80).is_none(), "{damage}, mended after {took:?}");
+        }
+    });
+}
+
+/// P4: other tools have to live with our table.
+#[test]
+fn the_nft_tool_can_list_the_table() {
+    run("upkeep::the_nft_tool_can_list_the_table", || {
+        let _pods = [Pod::new("server", 1), Pod::new("client", 2)];
+        let rule = "  ingress:\n  - ports: [{port: 80, endPort: 90}, {port: 100}, {protocol: UDP}]\n  \
+                    - from: [{podSelector: {}}, {ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}]\n  egress: [{}]";
+        write("policy.yaml", &policy("p", "server", rule));
+        let _npc = Npc::start(&["--allow-mcast"]);
+        let listing = shell("nft list ruleset; nft -j list ruleset > /dev/null");
+        for expected in [
+            "type filter hook forward priority filter; policy accept;",
+            "10.0.0.0/16 : ",
+            "tcp . 80-90 : ",
+            "chain judge_egress6_header {",
+        ] {
+            assert!(listing.contains(expected), "{expected} is not in {listing}");
+        }
+    });
+}
+
+/// A file that makes no sense any more changes nothing; one that is gone does.
+#[test]
+fn a_broken_manifest_opens_nothing() {
+    run("upkeep::a_broken_manifest_opens_nothing", || {
+        let (server, stranger) = (Pod::new("server", 1), Pod::new("stranger", 2));
+        server.serve(&[80]);
+        write("policy.yaml", &policy("p", "server", "  ingress: []"));
+        let npc = Npc::start(&[]);
+        write("policy.yaml", "kind: NetworkPolicy\nspec: [");
+        npc.sync();
+        assert!(stranger.connect(server.v4(), 80).is_none());
+        assert_eq!(npc.ask("explain 10.0.0.2 10.0.0.1 80/tcp").lines().count(), 2);
+        assert!(npc.ask("explain 10.0.0.2 10.0.0.1 80/tcp").contains("ingress dropped: selected by x/p"));
+        remove("policy.yaml");
+        npc.sync();
+        assert!(stranger.connect(server.v4(), 80).is_some_and(|mut stream| works(&mut stream)));
+    });
+}
+
+/// NP-83, E20, E21: while policies and labels are replaced, what both allow never fails, and what neither allows never
+/// passes, not one packet.
+#[test]
+fn nothing_opens_or_closes_while_one_policy_replaces_another() {
+    run("upkeep::nothing_opens_or_closes_while_one_policy_replaces_another", || {
+        let (server, friend, stranger) =
+            (Pod::new("server", 1), Pod::new("friend", 2), Pod::new("stranger", 3));
+        server.serve(&[80]);
+        let trap = server.inside(|| UdpSocket::bind(("10.0.0.1", 9)).unwrap());
+        trap.set_nonblocking(true).unwrap();
+        let policies = [
+            "  ingress: [{from: [{podSelector: {matchLabels: {app: friend}}}]}]",
+            "  ingress: [{from: [{ipBlock: {cidr: 10.0.0.2/32}}], ports: [{port: 80}]}]",
+            "  ingress: [{from: [{namespaceSelector: {}, podSelector: {matchExpressions: [{key: app, operator: In, values: [friend, other]}]}}], ports: [{port: 1, endPort: 100}]}]",
+        ];
+        write("policy.yaml", &policy("p", "server", policies[0]));
+        let npc = Npc::start(&[]);
+        let is_over = AtomicBool::new(false);
+        let (opened, sent) = (AtomicU32::new(0), AtomicU32::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    assert!(friend.connect(server.v4(), 80).is_some_and(|mut stream| works(&mut stream)));
+                    opened.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            scope.spawn(|| {
+                let socket = stranger.inside(|| UdpSocket::bind(("10.0.0.3", 0)).unwrap());
+                while !is_over.load(Ordering::Relaxed) {
+                    sent.fetch_add(
+                        u32::from(socket.send_to(b"in?", ("10.0.0.1", 9)).is_ok()),
+                        Ordering::Relaxed,
+                    );
+                    thread::yield_now();
+                }
+            });
+            let manifest = fs::read_to_string("/run/manifests/pod-stranger.yaml").unwrap();
+            let start = clock::now();
+            for round in 0.. {
+                let has_enough = opened.load(Ordering::Relaxed) > 50 && sent.load(Ordering::Relaxed) > 500;
+                if (round > 60 && has_enough) || start.elapsed() > Duration::from_secs(20) {
+                    break;
+                }
+                write("policy.yaml", &policy("p", "server", policies[round % policies.len()]));
+                let label = format!("app: stranger{round}");
+                write("pod-stranger.yaml", &manifest.replace("app: stranger", &label));
+                npc.sync();
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        assert!(opened.load(Ordering::Relaxed) > 50, "{opened:?}");
+        assert!(sent.load(Ordering::Relaxed) > 500, "{sent:?}");
+        assert!(trap.recv_from(&mut [0; 8]).is_err(), "something came through");
+    });
+}
