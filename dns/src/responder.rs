@@ -23,6 +23,10 @@ use crate::{
 
 /// The smallest record of an address on the wire: a pointer to the name, the fixed fields, four bytes.
 const MIN_RECORD: usize = 16;
+/// The smallest record of a name that an address has: a pointer, the fixed fields, a pointer again.
+const MIN_POINTER: usize = 14;
+/// Hosts' addresses stop being added to an answer about services at this many.
+const MAX_ADDITIONALS: usize = 64;
 /// What secondary servers would be told, if a zone could be transferred from here: an hour, in seconds.
 const SOA_INTERVAL: i32 = 3600;
 
@@ -139,7 +143,7 @@ impl Responder {
         let kind = query.query_type();
         let name = QueryName::from_labels(asked.iter());
         if kind == RecordType::PTR
-            && let Some(local) = self.pointers(snapshot, asked)
+            && let Some(local) = self.pointers(snapshot, asked, room, rng)
         {
             return Some((local, Outcome::Answered));
         }
@@ -210,8 +214,11 @@ impl Responder {
 
     /// The addresses of a service's host, to save the client a query (RFC 2782).
     fn add_addresses(&self, snapshot: &Snapshot, host: &Name, additionals: &mut Vec<Record>) {
-        /// Enough to begin with; the client asks for more if it wants.
+        /// Enough of one host to begin with; the client asks for more if it wants.
         const ENOUGH: usize = 8;
+        if additionals.len() >= MAX_ADDITIONALS {
+            return;
+        }
         let is_there = additionals.iter().any(|record| record.name == *host);
         let name = QueryName::from_labels(host.iter());
         if let (false, Some(Answer::Known(entry))) =
@@ -224,11 +231,17 @@ impl Responder {
         }
     }
 
-    /// The names of an address of ours.
-    fn pointers(&self, snapshot: &Snapshot, asked: &Name) -> Option<Local> {
+    /// The names of an address of ours, the many names that one may have cut as its many addresses are.
+    fn pointers(
+        &self,
+        snapshot: &Snapshot,
+        asked: &Name,
+        room: usize,
+        rng: &mut impl RngCore,
+    ) -> Option<Local> {
         let net = asked.parse_arpa_name().ok().filter(|net| net.prefix_len() == net.max_prefix_len())?;
         let names = snapshot.reverse(net.addr());
-        let answers: Vec<Record> = names
+        let answers: Vec<Record> = sample(names, room / MIN_POINTER + 1, rng)
             .iter()
             .filter_map(|name| host_name(name).ok())
             .map(|name| Record::from_rdata(asked.clone(), self.ttl, RData::PTR(PTR(name))))

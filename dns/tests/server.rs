@@ -11,19 +11,12 @@ use std::{
 };
 
 use hickory_proto::{
-    op::{Message, MessageType, OpCode, Query, ResponseCode},
-    rr::{DNSClass, Name, RData, Record, RecordType, rdata::SOA},
+    op::{Message, OpCode, ResponseCode},
+    rr::{DNSClass, RData, RecordType},
 };
-use support::{Upstream, Via, ask, names, query, start, start_without_upstream, tcp, udp, with_edns};
+use support::{addresses, ask, has_soa, names, query, start, start_without_upstream, tcp, udp, with_edns};
 use weave_dns::{DnsConfig, Outcome, Server, Upstreams};
-
-fn addresses(answer: &Message) -> Vec<IpAddr> {
-    answer.answers.iter().filter_map(|r| r.data.ip_addr()).collect()
-}
-
-fn has_soa(answer: &Message) -> bool {
-    matches!(answer.authorities.as_slice(), [record] if matches!(record.data, RData::SOA(_)))
-}
+use weave_names::Names;
 
 #[tokio::test]
 async fn names_are_answered_in_both_families_and_in_any_case() {
@@ -107,6 +100,122 @@ async fn fifty_addresses_are_cut_for_datagrams_and_whole_over_tcp() {
     let answer = Message::from_vec(&tcp(server.local_addrs()[0], &plain.to_vec().unwrap()).await).unwrap();
     assert!(!answer.metadata.truncation);
     assert_eq!(addresses(&answer).into_iter().collect::<BTreeSet<_>>().len(), 50);
+    server.stop().await;
+}
+
+/// A table with what `given` says: name, address, service.
+fn table_of(domain: &str, given: impl IntoIterator<Item = (String, IpAddr, Option<String>)>) -> Names {
+    let mut table = Names::new(domain.parse().unwrap(), support::LOCAL);
+    for (name, address, service) in given {
+        let service = service.map(|text| text.parse().unwrap());
+        let change = table.add_service(&"c1".parse().unwrap(), &name, address, service).unwrap();
+        table.handle_fact(support::LOCAL, &change.key, change.value.as_deref()).unwrap();
+    }
+    table
+}
+
+#[tokio::test]
+async fn the_many_names_of_one_address_are_shuffled_and_cut_as_addresses_are() {
+    let address: IpAddr = "10.32.0.9".parse().unwrap();
+    let mut table = table_of("weave.local", (0..60).map(|n| (format!("n{n}"), address, None)));
+    let (server, _) = start(table.snapshot(), Upstreams::List(Vec::new())).await;
+    let asked = query("9.0.32.10.in-addr.arpa.", RecordType::PTR);
+    let cut = ask(&server, &asked).await;
+    assert!(cut.metadata.truncation && (10..60).contains(&cut.answers.len()), "{}", cut.answers.len());
+    let mut first = BTreeSet::new();
+    for _ in 0..10 {
+        let bytes = tcp(server.local_addrs()[0], &asked.to_vec().unwrap()).await;
+        let whole = Message::from_vec(&bytes).unwrap();
+        let names: BTreeSet<String> = whole.answers.iter().map(|r| r.data.to_string()).collect();
+        assert!(!whole.metadata.truncation && names.len() == 60);
+        first.insert(whole.answers[0].data.to_string());
+    }
+    assert!(first.len() > 1, "{first:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_on_many_hosts_is_answered_whole_over_tcp_with_some_of_their_addresses() {
+    let host = |n: u16| {
+        let address = IpAddr::V4((0x0a20_0000 + u32::from(n)).into());
+        let records = [Some(format!("http/tcp:{}", 8000 + n)), Some("dns/udp:53".to_owned()), None];
+        records.map(|service| (format!("h{n}"), address, service))
+    };
+    // One name with a thousand ports, and hosts with two services each.
+    let one = (1..=1000_u16)
+        .map(|n| ("busy".to_owned(), Ipv4Addr::new(10, 33, 0, 1).into(), Some(format!("p{n}/tcp:{n}"))));
+    let mut table = table_of("weave.local", (1..=20).flat_map(host).chain(one));
+    let (server, _) = start(table.snapshot(), Upstreams::List(Vec::new())).await;
+    for (name, wanted) in [
+        ("_HTTP._tcp.h7.weave.local.", vec!["0 0 8007 h7.weave.local."]),
+        ("_dns._udp.h7.weave.local.", vec!["0 0 53 h7.weave.local."]),
+        ("h7.weave.local.", vec!["0 0 53 h7.weave.local.", "0 0 8007 h7.weave.local."]),
+    ] {
+        let answer = ask(&server, &query(name, RecordType::SRV)).await;
+        let mut found: Vec<String> = answer.answers.iter().map(|r| r.data.to_string()).collect();
+        found.sort();
+        assert_eq!(found, wanted, "{name}");
+        assert_eq!(answer.additionals.len(), 1, "the host's address once: {name}");
+    }
+    let asked = query("busy.weave.local.", RecordType::SRV).to_vec().unwrap();
+    let whole = Message::from_vec(&tcp(server.local_addrs()[0], &asked).await).unwrap();
+    assert!(!whole.metadata.truncation && whole.answers.len() == 1000);
+    // A service's name has no address of its own, and one that nobody registered does not exist.
+    let none = ask(&server, &query("_http._tcp.h7.weave.local.", RecordType::A)).await;
+    assert!(none.metadata.response_code == ResponseCode::NoError && has_soa(&none));
+    let none = ask(&server, &query("_smtp._tcp.h7.weave.local.", RecordType::SRV)).await;
+    assert!(none.metadata.response_code == ResponseCode::NXDomain && has_soa(&none));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn another_domain_is_served_alike_with_and_without_its_dot_and_with_its_own_ttl() {
+    for domain in ["Example.test.", "example.test"] {
+        let address = "10.32.0.1".parse().unwrap();
+        let mut table = table_of(
+            domain,
+            [("Web".to_owned(), address, None), ("a.b.example.test".to_owned(), address, None)],
+        );
+        let ttl = Duration::from_secs(30);
+        let config = DnsConfig { domain: domain.parse().unwrap(), ttl, ..support::config("127.0.0.1:0") };
+        let names = Arc::new(arc_swap::ArcSwap::new(table.snapshot()));
+        let server = Server::start(config, names).await.unwrap();
+        for name in ["web.example.test.", "WEB.", "a.B.Example.TEST."] {
+            let answer = ask(&server, &query(name, RecordType::A)).await;
+            assert_eq!(
+                (addresses(&answer), answer.answers[0].ttl),
+                (vec![address], 30),
+                "{name} in {domain}"
+            );
+        }
+        let none = ask(&server, &query("nobody.example.test.", RecordType::A)).await;
+        let RData::SOA(soa) = &none.authorities[0].data else { panic!("no SOA") };
+        assert_eq!(
+            (none.authorities[0].ttl, soa.minimum),
+            (30, 30),
+            "a denial is kept no longer than an answer"
+        );
+        assert_eq!(none.authorities[0].name.to_ascii(), "example.test.");
+        // The default domain is nobody's here: it is asked upstream, where nobody is.
+        let outside = ask(&server, &query("web.weave.local.", RecordType::A)).await;
+        assert_eq!(outside.metadata.response_code, ResponseCode::ServFail);
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn any_size_that_a_client_offers_is_kept_to() {
+    let server = start_without_upstream().await;
+    let plain = query("many.weave.local.", RecordType::A);
+    for offered in [0, 100, 512, 513, 600, 1232, 4096, 65_535] {
+        let asked = with_edns(plain.clone(), offered).to_vec().unwrap();
+        let bytes = udp(server.local_addrs()[0], &asked).await.unwrap();
+        let answer = Message::from_vec(&bytes).unwrap();
+        // Less than 512 means 512 (RFC 6891 section 6.2.3).
+        assert!(bytes.len() <= usize::from(offered.clamp(512, 4096)), "{} for {offered}", bytes.len());
+        assert_eq!(answer.metadata.truncation, answer.answers.len() < 50, "{offered}");
+        assert!(answer.edns.is_some() && answer.answers.len() >= 25, "{offered}: {}", answer.answers.len());
+    }
     server.stop().await;
 }
 
@@ -219,163 +328,6 @@ async fn a_busy_port_is_named_with_what_to_do() {
     assert!(error.contains("--dns-listen-address") && error.contains("--no-dns"), "{error}");
     first.stop().await;
     Server::start(config, names).await.expect("the port is free again").stop().await;
-}
-
-/// Answers everything with one address and a TTL of a minute.
-fn answers(query: Message, _: Via) -> Option<Vec<u8>> {
-    let mut answer = reply_to(&query);
-    let name = query.queries[0].name().clone();
-    answer.add_answer(Record::from_rdata(name, 60, RData::A("192.0.2.1".parse().unwrap())));
-    answer.to_vec().ok()
-}
-
-fn reply_to(query: &Message) -> Message {
-    let mut answer = Message::new(query.metadata.id, MessageType::Response, OpCode::Query);
-    answer.metadata.recursion_available = true;
-    answer.queries = query.queries.clone();
-    answer.edns = query.edns.clone();
-    answer
-}
-
-fn refuses(query: Message, _: Via) -> Option<Vec<u8>> {
-    let mut answer = reply_to(&query);
-    answer.metadata.response_code = ResponseCode::Refused;
-    answer.to_vec().ok()
-}
-
-/// A hundred addresses: cut over UDP, whole over TCP.
-fn answers_at_length(query: Message, via: Via) -> Option<Vec<u8>> {
-    let mut answer = reply_to(&query);
-    if via == Via::Udp {
-        answer.metadata.truncation = true;
-    } else {
-        let record = |n| {
-            Record::from_rdata(
-                query.queries[0].name().clone(),
-                60,
-                RData::A(Ipv4Addr::new(192, 0, 2, n).into()),
-            )
-        };
-        answer.add_answers((0..100).map(record));
-    }
-    answer.to_vec().ok()
-}
-
-/// Says no, for a minute.
-fn denies(query: Message, _: Via) -> Option<Vec<u8>> {
-    let mut answer = reply_to(&query);
-    answer.metadata.response_code = ResponseCode::NXDomain;
-    let root = Name::root();
-    let soa = SOA::new(root.clone(), root.clone(), 1, 1, 1, 1, 60);
-    answer.add_authority(Record::from_rdata(root, 60, RData::SOA(soa)));
-    answer.to_vec().ok()
-}
-
-fn silent(_: Message, _: Via) -> Option<Vec<u8>> {
-    None
-}
-
-/// Forgeries first: another id, another question, garbage; then the truth.
-fn answers_wrongly(query: Message, via: Via) -> Option<Vec<u8>> {
-    let mut other = query.clone();
-    match query.metadata.id % 3 {
-        0 => other.metadata.id ^= 1,
-        1 => other.queries = vec![Query::query(Name::root(), RecordType::A)],
-        _ => return Some(vec![0xff; 40]),
-    }
-    answers(other, via)
-}
-
-async fn start_with(behaviours: &[support::Behaviour]) -> (Server, Vec<Upstream>) {
-    let mut upstreams = Vec::new();
-    for behaviour in behaviours {
-        upstreams.push(Upstream::start(*behaviour).await);
-    }
-    let list: Vec<SocketAddr> = upstreams.iter().map(|u| u.address).collect();
-    (start(names().snapshot(), Upstreams::List(list)).await.0, upstreams)
-}
-
-#[tokio::test]
-async fn other_names_are_answered_by_the_upstream_server_and_then_by_the_cache() {
-    let (server, upstreams) = start_with(&[answers]).await;
-    for (name, kind) in [
-        ("www.example.com.", RecordType::A),
-        ("WWW.example.com.", RecordType::A),
-        ("9.9.9.9.in-addr.arpa.", RecordType::PTR),
-        ("notweave.local.", RecordType::A),
-        ("com.", RecordType::NS),
-        (".", RecordType::NS),
-    ] {
-        let answer = ask(&server, &query(name, kind)).await;
-        assert_eq!(addresses(&answer), ["192.0.2.1".parse::<IpAddr>().unwrap()], "{name}");
-        assert!(!answer.metadata.authoritative && answer.metadata.recursion_available);
-    }
-    assert_eq!(upstreams[0].asked(), 5, "the second spelling came from the cache");
-    let answer = ask(&server, &with_edns(query("www.example.com.", RecordType::A), 1232)).await;
-    assert_eq!(answer.answers.len(), 1);
-    assert_eq!(upstreams[0].asked(), 6, "an EDNS client may get another answer");
-    ask(&server, &query("one.weave.local.", RecordType::A)).await;
-    ask(&server, &query("nobody.weave.local.", RecordType::A)).await;
-    assert_eq!(upstreams[0].asked(), 6, "our own names never leave");
-    let stats = server.stats();
-    assert_eq!((stats.count(Outcome::Forwarded), stats.count(Outcome::Cached)), (6, 1));
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn a_denial_is_relayed_and_kept() {
-    let (server, upstreams) = start_with(&[denies]).await;
-    for _ in 0..3 {
-        let answer = ask(&server, &query("nobody.example.com.", RecordType::A)).await;
-        assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
-        assert!(has_soa(&answer));
-    }
-    assert_eq!(upstreams[0].asked(), 1);
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn a_long_answer_is_fetched_by_tcp_and_cut_for_each_client() {
-    let (server, _upstreams) = start_with(&[answers_at_length]).await;
-    let long = query("long.example.com.", RecordType::A);
-    let answer = ask(&server, &long).await;
-    assert!(answer.metadata.truncation && answer.answers.is_empty());
-    let answer = Message::from_vec(&tcp(server.local_addrs()[0], &long.to_vec().unwrap()).await).unwrap();
-    assert!(!answer.metadata.truncation && answer.answers.len() == 100);
-    let answer = ask(&server, &with_edns(long, 4096)).await;
-    assert!(!answer.metadata.truncation && answer.answers.len() == 100);
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn a_silent_server_delays_and_a_refusing_one_is_passed_over() {
-    let (server, upstreams) = start_with(&[silent, refuses, answers]).await;
-    let answer = ask(&server, &query("a.example.com.", RecordType::A)).await;
-    assert_eq!(answer.answers.len(), 1);
-    let asked = upstreams[0].asked();
-    assert!(asked >= 1);
-    for n in 0..5 {
-        ask(&server, &query(&format!("b{n}.example.com."), RecordType::A)).await;
-    }
-    assert_eq!(upstreams[0].asked(), asked, "the silent one is not asked first any more");
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn without_an_answer_the_client_is_told_so_in_time() {
-    for behaviours in [&[][..], &[silent as support::Behaviour], &[answers_wrongly]] {
-        let (server, _upstreams) = start_with(behaviours).await;
-        let since = tokio::time::Instant::now();
-        let answer = ask(&server, &query("www.example.com.", RecordType::A)).await;
-        assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
-        assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
-        assert_eq!(server.stats().count(Outcome::Failed), 1);
-        server.stop().await;
-    }
-    let (server, _upstreams) = start_with(&[refuses, refuses]).await;
-    let answer = ask(&server, &query("www.example.com.", RecordType::A)).await;
-    assert_eq!(answer.metadata.response_code, ResponseCode::Refused, "their own word, if they gave one");
-    server.stop().await;
 }
 
 #[tokio::test]

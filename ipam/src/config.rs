@@ -46,7 +46,8 @@ pub enum ConfigError {
     Overlap(Subnet, Subnet),
     /// A range that is too small, or so large or so placed that it is not for unicast.
     #[error(
-        "{0} cannot be managed: give an IPv4 range of /1 to /30, or an IPv6 range of /8 to /126 below ff00::/8"
+        "{0} cannot be managed: give an IPv4 range of /1 to /30 below 224.0.0.0, or an IPv6 range of /8 to /126 \
+         below ff00::"
     )]
     Unusable(Subnet),
     /// A default subnet outside every range, too small, or a second one of its family.
@@ -110,7 +111,7 @@ pub(crate) fn is_too_small(subnet: Subnet) -> bool {
 fn is_usable(range: Subnet, span: Span) -> bool {
     !is_too_small(range)
         && match range.net() {
-            IpNet::V4(net) => net.prefix_len() > 0,
-            IpNet::V6(net) => net.prefix_len() >= 8 && !span.overlaps(V4),
+            IpNet::V4(net) => net.prefix_len() > 0 && net.broadcast().octets()[0] < 224,
+            IpNet::V6(net) => net.prefix_len() >= 8 && !net.network().is_multicast() && !span.overlaps(V4),
         }
 }

@@ -75,8 +75,7 @@ impl Ipam {
         let theirs = Ring::assemble(&self.universe, &bundle.seeds, &bundle.entries(&self.universe)?);
         if let (Some(ours), Some(theirs)) = (&self.ring, theirs)
             && ours.id() == theirs.id()
-            && (ours.digest() != theirs.digest()
-                || self.members.removals().iter().any(|m| !bundle.members.contains(m)))
+            && (ours.digest() != theirs.digest() || self.members.knows_more_than(&bundle.members))
             && let Some(bundle) = self.whole_ring()
         {
             self.send(from, &Message::Ring(bundle));
@@ -86,7 +85,9 @@ impl Ipam {
 
     /// Takes what is greater. Should we turn out to have been removed, the ring that we knew is void.
     pub(crate) fn learn_members(&mut self, members: &[(PeerName, Membership)], now: Instant) {
-        self.members.merge(members);
+        if self.members.merge(members) {
+            self.publish_lazily(now);
+        }
         let is_removed = !self.members.of(self.local).is_member && self.leaving.is_none();
         if is_removed && self.ring.is_some() {
             self.abandon_ring();
@@ -194,6 +195,7 @@ impl Ipam {
         let generation = self.nonce();
         self.header.begin_life(self.epoch, generation);
         self.header.is_stale = true;
+        self.header.is_confirmed = false;
         self.space = crate::space::Space::default();
         self.hunts.clear();
         self.writes.push(store::write_header(&self.header));
@@ -206,8 +208,15 @@ impl Ipam {
         self.members.merge(&seeds);
         self.members.rejoin(self.local);
         let own: Vec<Span> = ring.owned_by(self.me()).map(|e| e.span).collect();
+        let is_first_owner = ring.seeds().contains(&self.me()) && self.members.of(self.local).term() == 0;
         self.ring = Some(ring);
         self.consensus = None;
+        let told: Vec<_> =
+            self.mates().filter_map(|(peer, fact)| Some((peer, self.membership_in(fact)?))).collect();
+        self.members.merge(&told);
+        if is_first_owner {
+            self.note_witnessed(now);
+        }
         for span in own {
             self.gain(span);
         }
@@ -335,7 +344,8 @@ impl Ipam {
     fn abandon_ring(&mut self) {
         self.abort_settles();
         let Some(ring) = self.ring.take() else { return };
-        self.is_confirmed = true;
+        self.header.is_confirmed = true;
+        self.header.witnessed = None;
         self.writes.extend(ring.entries().map(|entry| store::write_run(entry.span.lo, None)));
         self.writes.push(Write { key: b"i".to_vec(), value: None });
         let generation = self.nonce();

@@ -8,12 +8,13 @@ use weave_model::PeerName;
 
 use crate::{
     error::GossipError,
+    hunt::Asker,
     ipam::Ipam,
     request::Refusal,
     ring::{Entry, Owner, Stamp},
     span::Span,
     store,
-    wire::{Bundle, Freeze, FreezeRefusal, Message},
+    wire::{Bundle, Freeze, FreezeRefusal, Frozen, Message},
 };
 
 /// What was promised to a router that takes space over.
@@ -61,24 +62,34 @@ impl Ipam {
             return Ok(());
         }
         self.learn_members(&freeze.base.members, now);
+        // Whoever agreed knows the asker: it may own space from then on.
+        self.learn_members(&[(from, freeze.base.sender)], now);
         self.merge(&base, now);
         let message = match self.refusal_of(from, freeze, &base) {
             Some(reason) => Message::FreezeRefused { subject, nonce, reason },
             None => {
                 self.record_floor(from, freeze, &base, now);
-                let lives = freeze
-                    .epochs
-                    .iter()
-                    .map(|(generation, _)| Owner { peer: subject, generation: *generation });
-                let epochs =
-                    lives.filter_map(|life| Some((life.generation, *self.epochs.get(&life)?))).collect();
-                let is_known = freeze.members == self.members.fingerprint();
-                let members = if is_known { Vec::new() } else { self.members.all() };
-                Message::Frozen { subject, nonce, members, epochs }
+                Message::Frozen(self.agreement(freeze, &base))
             }
         };
         self.send(from, &message);
         Ok(())
+    }
+
+    fn agreement(&self, freeze: &Freeze, base: &[Entry]) -> Frozen {
+        let subject = freeze.subject;
+        let lives =
+            freeze.epochs.iter().map(|(generation, _)| Owner { peer: subject, generation: *generation });
+        let is_known = freeze.members == self.members.digest();
+        Frozen {
+            subject,
+            nonce: freeze.nonce,
+            generation: self.header.generation,
+            is_sure: self.is_sure(),
+            members: if is_known { Vec::new() } else { self.members.all() },
+            epochs: lives.filter_map(|life| Some((life.generation, *self.epochs.get(&life)?))).collect(),
+            in_use: base.iter().flat_map(|entry| self.ledger.used_runs(entry.span)).collect(),
+        }
     }
 
     fn refusal_of(&mut self, from: PeerName, freeze: &Freeze, base: &[Entry]) -> Option<FreezeRefusal> {
@@ -149,14 +160,16 @@ impl Ipam {
 
     /// Whether a router may be given space: it was not removed, and nobody was promised that it may be. One that was,
     /// and comes back, has to find that out first: what it is given before, it would forget.
-    /// Nor is a life given any that has not spoken to us yet.
-    pub(crate) fn may_be_given(&self, life: Owner) -> bool {
+    /// Nor is a life given any that has not spoken to us yet, or that does not know how often it was removed.
+    pub(crate) fn may_be_given(&self, asker: Asker) -> bool {
+        let Asker { life, term } = asker;
         let peer = life.peer;
         let is_being_removed = |floor: &Floor| {
             floor.subject == peer && floor.by.peer != peer && self.members.contains(floor.by.peer)
         };
         let is_known = self.life_of(peer) == Some(life.generation);
-        is_known && self.members.of(peer).is_member && !self.floors.iter().any(is_being_removed)
+        let known = self.members.of(peer);
+        is_known && known.is_member && known.term() == term && !self.floors.iter().any(is_being_removed)
     }
 
     /// What of our own space we may use: all that was not frozen for somebody else.

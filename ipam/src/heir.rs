@@ -6,7 +6,9 @@ use weave_model::PeerName;
 
 use crate::{
     error::GossipError,
+    hunt::Asker,
     ipam::Ipam,
+    members::term_of,
     request::{Refusal, Reply, RequestId, WaitReason},
     ring::{Owner, Ring},
     status::PendingStatus,
@@ -76,7 +78,11 @@ impl Ipam {
             .filter(|(peer, fact)| {
                 fact.ring.is_some_and(|r| r.id == ring.id())
                     && !fact.is_leaving
-                    && self.may_be_given(Owner { peer: *peer, generation: fact.generation })
+                    && fact.is_witnessed
+                    && self.may_be_given(Asker {
+                        life: Owner { peer: *peer, generation: fact.generation },
+                        term: term_of(fact.changes),
+                    })
             })
             .map(|(peer, fact)| (!is_owner(peer), Owner { peer, generation: fact.generation }))
             .min()

@@ -21,9 +21,20 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Hunt {
     asked: Option<(PeerName, u64)>,
-    /// Those that had nothing, or did not answer, in this round.
+    /// Those that were asked in this round.
     done: BTreeSet<PeerName>,
+    /// Those that had nothing to give when they were asked last, though they said that something is free: an address
+    /// that is no container's in this window, or none any more.
+    refused: BTreeSet<PeerName>,
     next_step: Instant,
+}
+
+/// Who asks for space.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asker {
+    pub(crate) life: Owner,
+    /// How often it was removed or came back, as it knows.
+    pub(crate) term: u64,
 }
 
 /// How long an answer is waited for before the next router is asked.
@@ -44,18 +55,21 @@ impl Ipam {
     pub(crate) fn stir_hunts(&mut self, now: Instant) {
         for hunt in self.hunts.values_mut().filter(|hunt| hunt.asked.is_none()) {
             hunt.done.clear();
+            hunt.refused.clear();
             hunt.next_step = now;
         }
     }
 
     /// Keeps one search for each window that somebody needs space in.
     pub(crate) fn step_hunts(&mut self, now: Instant) {
-        let needed = if self.ring.is_some() { self.needed_windows() } else { BTreeSet::new() };
+        let may_ask = self.ring.is_some() && self.is_witnessed();
+        let needed = if may_ask { self.needed_windows() } else { BTreeSet::new() };
         self.hunts.retain(|window, _| needed.contains(window));
         for window in needed {
             let hunt = self.hunts.entry(window).or_insert(Hunt {
                 asked: None,
                 done: BTreeSet::new(),
+                refused: BTreeSet::new(),
                 next_step: now,
             });
             if hunt.next_step > now {
@@ -63,6 +77,7 @@ impl Ipam {
             }
             if let Some((peer, _)) = hunt.asked.take() {
                 hunt.done.insert(peer);
+                hunt.refused.remove(&peer);
             }
             self.step_hunt(window, now);
         }
@@ -82,6 +97,7 @@ impl Ipam {
 
     fn step_hunt(&mut self, window: Span, now: Instant) {
         let (nonce, generation) = (self.nonce(), self.header.generation);
+        let term = self.members.of(self.local).term();
         let ring = self.ring.as_ref().map_or(0, crate::ring::Ring::id);
         let best = self.best_donor(window);
         let Some(hunt) = self.hunts.get_mut(&window) else { return };
@@ -89,7 +105,7 @@ impl Ipam {
             Some(peer) => {
                 hunt.asked = Some((peer, nonce));
                 hunt.next_step = now + PATIENCE;
-                self.send(peer, &Message::SpaceAsk { nonce, ring, generation, window });
+                self.send(peer, &Message::SpaceAsk { nonce, ring, generation, term, window });
             }
             None => {
                 hunt.done.clear();
@@ -118,22 +134,22 @@ impl Ipam {
 
     pub(crate) fn handle_space_ask(
         &mut self,
-        from: PeerName,
+        asker: Asker,
         nonce: u64,
         ring: u64,
-        generation: u64,
         window: Span,
         now: Instant,
     ) {
+        let from = asker.life.peer;
         if self.repeat_answer(from, nonce)
             || self.ring.as_ref().is_none_or(|r| r.id() != ring)
             || window.is_empty()
         {
             return;
         }
-        let may_give = self.leaving.is_none() && self.may_be_given(Owner { peer: from, generation });
+        let may_give = self.leaving.is_none() && self.may_be_given(asker);
         let chunk = if may_give { self.space.chunk_to_give(window) } else { None };
-        let given = chunk.map(|chunk| self.give(chunk, Owner { peer: from, generation }, now));
+        let given = chunk.map(|chunk| self.give(chunk, asker.life, now));
         let given = given.and_then(|entries| self.bundle(entries));
         self.answer(from, nonce, &Message::SpaceAnswer { nonce, given });
     }
@@ -152,6 +168,10 @@ impl Ipam {
             hunt.asked = None;
             hunt.done.insert(from);
             hunt.next_step = now;
+            match given {
+                Some(_) => hunt.refused.remove(&from),
+                None => hunt.refused.insert(from),
+            };
         }
         Ok(())
     }
@@ -162,6 +182,9 @@ impl Ipam {
             return;
         }
         *ask = None;
+        if !self.is_witnessed() {
+            return;
+        }
         let Some((ring, stamp)) = self.ring.as_ref().and_then(|r| Some((r.id(), r.stamp_of(address)?)))
         else {
             return;
@@ -171,26 +194,27 @@ impl Ipam {
             return;
         }
         let (nonce, generation) = (self.nonce(), self.header.generation);
+        let term = self.members.of(self.local).term();
         *ask = Some(AddressAsk { to, nonce, retry_at: now + ADDRESS_ASK_PATIENCE });
-        self.send(to, &Message::AddressAsk { nonce, ring, generation, address });
+        self.send(to, &Message::AddressAsk { nonce, ring, generation, term, address });
     }
 
     pub(crate) fn handle_address_ask(
         &mut self,
-        from: PeerName,
+        asker: Asker,
         nonce: u64,
         ring: u64,
-        generation: u64,
         address: u128,
         now: Instant,
     ) {
+        let from = asker.life.peer;
         if self.repeat_answer(from, nonce) || self.ring.as_ref().is_none_or(|r| r.id() != ring) {
             return;
         }
         let one = Span::one(address.min(u128::MAX - 1));
-        let may_give = self.leaving.is_none() && self.may_be_given(Owner { peer: from, generation });
+        let may_give = self.leaving.is_none() && self.may_be_given(asker);
         let outcome = if self.space.contains(address) && may_give {
-            let given = self.give(one, Owner { peer: from, generation }, now);
+            let given = self.give(one, asker.life, now);
             self.bundle(given).map(AddressOutcome::Given)
         } else if self.ledger.used_within(one).next().is_some() {
             Some(AddressOutcome::InUse)
@@ -269,6 +293,9 @@ impl Ipam {
         if owners.iter().any(|owner| owner.peer == self.local && *owner != self.me()) {
             return self.own_wait_reason();
         }
+        if let Some(reason) = self.enrolment_wait_reason() {
+            return reason;
+        }
         let others: BTreeSet<PeerName> = owners.iter().map(|o| o.peer).filter(|p| *p != self.local).collect();
         let unreachable: Vec<PeerName> = others.iter().copied().filter(|p| !self.is_reachable(*p)).collect();
         if !unreachable.is_empty() && self.has_nothing_free(&windows) {
@@ -276,15 +303,23 @@ impl Ipam {
         }
         let asked = self.hunts.iter().filter(|(window, _)| windows.contains(window));
         let asked: BTreeSet<PeerName> =
-            asked.flat_map(|(_, h)| h.done.iter().copied().chain(h.asked.map(|a| a.0))).collect();
+            asked.flat_map(|(_, h)| h.done.union(&h.refused).copied().chain(h.asked.map(|a| a.0))).collect();
         WaitReason::Space { asked: asked.into_iter().collect() }
     }
 
-    /// Whether nobody who can be reached says that something is free there.
+    /// Whether nobody who can be reached has something free there. Where a router's words leave it open, because some
+    /// of what it speaks of lies outside, its answer counts.
     fn has_nothing_free(&self, windows: &[Span]) -> bool {
-        !self.mates().any(|(_, fact)| {
-            fact.free.iter().any(|(span, _)| windows.iter().any(|window| span.overlaps(*window)))
-        })
+        let has_some = |window: &Span, peer: PeerName, span: Span, free: u128| {
+            let inside = span.clip(*window).len();
+            let is_open = free <= span.len() - inside;
+            let has_refused = self.hunts.get(window).is_some_and(|hunt| hunt.refused.contains(&peer));
+            inside > 0 && !(is_open && has_refused)
+        };
+        let mut chunks = self
+            .mates()
+            .flat_map(|(peer, fact)| fact.free.iter().map(move |(span, free)| (peer, *span, *free)));
+        !chunks.any(|(peer, span, free)| windows.iter().any(|window| has_some(window, peer, span, free)))
     }
 
     /// Whether every owner of the subnet can be reached and none has anything free in it.

@@ -1,7 +1,7 @@
 //! The state machine: what it holds, how it starts, and the order in which its effects come out.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -18,7 +18,7 @@ use crate::{
     error::{GossipError, RestoreError},
     freeze::Floor,
     heir::Leaving,
-    hunt::Hunt,
+    hunt::{Asker, Hunt},
     ledger::Ledger,
     members::Members,
     peer::Peer,
@@ -30,6 +30,7 @@ use crate::{
     span::Span,
     store::{self, Header},
     wire::{self, Message},
+    witness::Enrolment,
 };
 
 /// One record to keep.
@@ -102,6 +103,8 @@ pub struct Ipam {
     pub(crate) queue: Queue,
     pub(crate) hunts: BTreeMap<Span, Hunt>,
     pub(crate) settles: BTreeMap<PeerName, Settle>,
+    /// Routers that were removed at the word of an operator of this one, since it was started.
+    pub(crate) removed_here: BTreeSet<PeerName>,
     pub(crate) floors: Vec<Floor>,
     pub(crate) floor_check_at: Option<Instant>,
     pub(crate) leaving: Option<Leaving>,
@@ -111,8 +114,10 @@ pub struct Ipam {
     pub(crate) fact_at: Option<Instant>,
     pub(crate) published: Vec<u8>,
     pub(crate) ring_ask_at: Option<Instant>,
-    /// The others agreed, or need not, that this router is a member in this life.
-    pub(crate) is_confirmed: bool,
+    /// The search for others who keep that this router is a member.
+    pub(crate) enrolment: Option<Enrolment>,
+    /// Whether the life before this one was confirmed.
+    was_confirmed: bool,
     /// Nothing has happened since the store was read.
     is_untouched: bool,
     pub(crate) writes: Vec<Write>,
@@ -147,13 +152,16 @@ impl Ipam {
             ranges: config.ranges.clone(),
             generation: first_generation(&config),
             prior: Vec::new(),
+            is_confirmed: true,
             is_stale: false,
             vouches: false,
+            witnessed: None,
         });
         if !is_new {
             header.begin_life(restored.epoch, rng.next_u64());
         }
-        let has_ring = restored.ring.is_some();
+        let was_confirmed = header.is_confirmed;
+        header.is_confirmed = restored.ring.is_none();
         let consensus = match &config.init {
             Init::Consensus { peers } if restored.ring.is_none() => {
                 Some(Consensus::new(config.local, config.store_id, *peers, restored.acceptor))
@@ -181,6 +189,7 @@ impl Ipam {
             queue: Queue::default(),
             hunts: BTreeMap::new(),
             settles: BTreeMap::new(),
+            removed_here: BTreeSet::new(),
             floors: restored.floors,
             floor_check_at: Some(now),
             leaving: None,
@@ -189,7 +198,8 @@ impl Ipam {
             fact_at: Some(now),
             published: Vec::new(),
             ring_ask_at: None,
-            is_confirmed: !has_ring,
+            enrolment: None,
+            was_confirmed,
             is_untouched: true,
             writes: Vec::new(),
             outbox: Vec::new(),
@@ -210,7 +220,7 @@ impl Ipam {
         if !is_latest || !self.is_untouched || self.header.is_stale {
             return false;
         }
-        self.is_confirmed = true;
+        self.header.is_confirmed = self.was_confirmed;
         self.header.generation = mark.generation;
         self.header.prior.pop();
         self.writes.push(store::write_header(&self.header));
@@ -250,23 +260,25 @@ impl Ipam {
                 Ok(())
             }
             Message::RingAnswer(bundle) => self.handle_ring_answer(from, &bundle, now),
-            Message::SpaceAsk { nonce, ring, generation, window } => {
-                self.handle_space_ask(from, nonce, ring, generation, window, now);
+            Message::SpaceAsk { nonce, ring, generation, term, window } => {
+                let asker = Asker { life: Owner { peer: from, generation }, term };
+                self.handle_space_ask(asker, nonce, ring, window, now);
                 Ok(())
             }
             Message::SpaceAnswer { nonce, given } => {
                 self.handle_space_answer(from, nonce, given.as_ref(), now)
             }
-            Message::AddressAsk { nonce, ring, generation, address } => {
-                self.handle_address_ask(from, nonce, ring, generation, address, now);
+            Message::AddressAsk { nonce, ring, generation, term, address } => {
+                let asker = Asker { life: Owner { peer: from, generation }, term };
+                self.handle_address_ask(asker, nonce, ring, address, now);
                 Ok(())
             }
             Message::AddressAnswer { nonce, outcome } => {
                 self.handle_address_answer(from, nonce, &outcome, now)
             }
             Message::Freeze(freeze) => self.handle_freeze(from, &freeze, now),
-            Message::Frozen { subject, nonce, members, epochs } => {
-                self.handle_frozen(from, subject, nonce, &members, &epochs, now);
+            Message::Frozen(frozen) => {
+                self.handle_frozen(from, frozen, now);
                 Ok(())
             }
             Message::FreezeRefused { subject, nonce, reason } => {
@@ -282,6 +294,14 @@ impl Ipam {
             Message::Bequest { nonce, ring } => self.handle_bequest(from, nonce, &ring, now),
             Message::BequestTaken { nonce } => {
                 self.handle_bequest_taken(nonce);
+                Ok(())
+            }
+            Message::Enrol(enrol) => {
+                self.handle_enrol(from, &enrol, now);
+                Ok(())
+            }
+            Message::Enrolled { nonce, members } => {
+                self.handle_enrolled(from, nonce, &members, now);
                 Ok(())
             }
         }
@@ -314,6 +334,7 @@ impl Ipam {
             (self.ring_ask_at, "compare rings"),
             (self.floor_check_at, "check what is frozen"),
             (self.leaving.as_ref().and_then(Leaving::next_try), "repeat the bequest"),
+            (self.enrolment.as_ref().map(Enrolment::next_step), "ask to be remembered as a member"),
             (self.queue.next_deadline(), "deadline of a request"),
             (self.queue.next_retry(), "ask for an address again"),
         ];
@@ -380,6 +401,7 @@ impl Ipam {
         self.is_untouched = false;
         self.consider_election(now);
         self.begin_own_settle(now);
+        self.enrol(now);
         self.serve(now);
         self.tell_news(now);
         self.publish_fact(now);

@@ -67,6 +67,18 @@ impl Ledger {
         self.by_address.range(window.lo..window.hi.max(window.lo)).map(|(address, _)| *address)
     }
 
+    /// The same as runs.
+    pub(crate) fn used_runs(&self, window: Span) -> Vec<Span> {
+        let mut runs: Vec<Span> = Vec::new();
+        for address in self.used_within(window) {
+            match runs.last_mut() {
+                Some(last) if last.hi == address => last.hi += 1,
+                _ => runs.push(Span::one(address)),
+            }
+        }
+        runs
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&ContainerId, Interface)> {
         self.by_address.values().map(|(owner, interface)| (owner, *interface))
     }

@@ -10,16 +10,23 @@
 //! 3. Owners are *lives of stores*, not routers. A store that may be from the past (a restart without
 //!    [`Ipam::trust_store`]), or new under an old name, is another owner, and what its predecessor owned is fenced
 //!    until every member of the mesh has agreed to let it go (`settle`). So is the space of a dead router.
-//! 4. The first ring comes from a vote that a majority must win (`consensus`).
+//! 4. Every member is remembered: who comes to the ring, or back to it, wants no space before two others keep on disk
+//!    that it is a member, or the only other there is (`witness`). One of them may die or forget. What one member knows
+//!    of the others spreads with the ring, and whoever takes space over learns it from all whom it asks.
+//! 5. A store that may be from the past may have forgotten members, and that removed ones came back. Whoever has such a
+//!    store is no witness, and takes nothing over, not even what was its own, before the removed have agreed too;
+//!    unless a member that is sure, or more than half of the members, have agreed and so told it what it forgot.
+//! 6. Should a ring that all had forgotten come back late and take from under containers what they hold, then whoever
+//!    agrees to a take-over names the addresses that its containers hold there, and gets these back (`consent`).
+//! 7. The first ring comes from a vote that a majority must win (`consensus`).
 //!
 //! What is beyond it, and stands on somebody's word or on chance:
 //! * that a router which the operator declares dead has no running containers;
 //! * that a router which loses its store, or has an older one restored, loses its containers with it, or claims what
 //!   they still use before [`Ipam::take_over`] is called with its own name;
-//! * that of a router's return to the mesh somebody knows who neither is removed nor had an older store restored;
-//! * that no majority of the voters loses its stores before the first ring is known to all;
-//! * that a router which dies for good has not, in its last moments, given space to a newcomer that no other member
-//!   has ever heard of, and that stays cut off from them all while the space is taken over.
+//! * that those who know of a router's joining or return, two at the least where there are two, are not all removed
+//!   or without the store that has it before anybody else has heard of it;
+//! * that no majority of the voters loses its stores before the first ring is known to all.
 //!
 //! # Driving
 //! 1. Feed one input: a `handle_*` method or a request, with the time it happened. Time never goes back.
@@ -31,6 +38,7 @@
 
 mod config;
 mod consensus;
+mod consent;
 mod election;
 mod error;
 mod exchange;
@@ -51,6 +59,7 @@ mod status;
 mod store;
 mod view;
 mod wire;
+mod witness;
 
 pub use config::{Config, ConfigError, Init};
 pub use error::{GossipError, RestoreError};

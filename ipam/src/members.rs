@@ -24,12 +24,24 @@ pub(crate) struct Membership {
     pub(crate) is_member: bool,
 }
 
+impl Membership {
+    /// How often the router was removed or came back.
+    pub(crate) fn term(self) -> u64 {
+        term_of(self.changes)
+    }
+}
+
+/// The upper half of a count of changes.
+pub(crate) fn term_of(changes: u64) -> u64 {
+    changes >> 32
+}
+
 /// The members, as a replicated map.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Members {
     by_name: BTreeMap<PeerName, Membership>,
-    /// All that ever was removed, mixed.
-    removals: u64,
+    /// All that is known, mixed.
+    digest: u64,
     /// Names to store again.
     touched: Vec<PeerName>,
 }
@@ -70,14 +82,20 @@ impl Members {
         self.all().into_iter().filter(|(_, membership)| membership.changes > 0).collect()
     }
 
-    /// Equal for those who know of the same removals. Joining is left out: everybody sees that for itself.
-    pub(crate) fn digest(&self) -> u64 {
-        self.removals
+    /// Those that are members no more.
+    pub(crate) fn removed(&self) -> impl Iterator<Item = PeerName> + '_ {
+        self.by_name.iter().filter(|(_, m)| !m.is_member).map(|(peer, _)| *peer)
     }
 
-    /// Equal for those who know of the same members.
-    pub(crate) fn fingerprint(&self) -> u64 {
-        self.by_name.iter().fold(0, |digest, (peer, membership)| digest ^ hash(*peer, *membership))
+    /// Equal for those who know the same.
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// Whether something is known here that is not in the list.
+    pub(crate) fn knows_more_than(&self, list: &[(PeerName, Membership)]) -> bool {
+        let theirs: BTreeMap<PeerName, Membership> = list.iter().copied().collect();
+        self.by_name.iter().any(|(peer, known)| theirs.get(peer).is_none_or(|their| their < known))
     }
 
     pub(crate) fn remove(&mut self, peer: PeerName) {
@@ -91,18 +109,20 @@ impl Members {
         }
         let changes = match (known, is_member) {
             (None, true) => 0,
-            (known, _) => ((known.map_or(0, |known| known.changes) >> 32).saturating_add(1)) << 32,
+            (known, _) => known.map_or(0, |known| known.term()).saturating_add(1) << 32,
         };
         self.set(peer, Membership { changes, is_member });
     }
 
-    /// Takes what is greater.
-    pub(crate) fn merge(&mut self, others: &[(PeerName, Membership)]) {
+    /// Takes what is greater; says whether something was.
+    pub(crate) fn merge(&mut self, others: &[(PeerName, Membership)]) -> bool {
+        let before = self.digest;
         for (peer, membership) in others {
             if self.by_name.get(peer).is_none_or(|known| known < membership) {
                 self.set(*peer, *membership);
             }
         }
+        self.digest != before
     }
 
     /// Puts back what was stored.
@@ -124,8 +144,8 @@ impl Members {
 
     fn put(&mut self, peer: PeerName, membership: Membership) {
         let before = self.by_name.insert(peer, membership);
-        for known in before.into_iter().chain([membership]).filter(|known| known.changes > 0) {
-            self.removals ^= hash(peer, known);
+        for known in before.into_iter().chain([membership]) {
+            self.digest ^= hash(peer, known);
         }
     }
 }

@@ -41,6 +41,7 @@ impl Ipam {
             self.peers.entry(peer).or_default().is_reachable = true;
             self.compare_rings(now);
             self.stir_hunts(now);
+            self.stir_enrolment(now);
             self.finish(now);
         }
     }
@@ -108,8 +109,9 @@ impl Ipam {
                 }
                 Some(_) | None => {}
             }
-            let membership = Membership { changes: fact.changes, is_member: !fact.is_leaving };
-            self.learn_members(&[(peer, membership)], now);
+            if let Some(membership) = self.membership_in(&fact) {
+                self.learn_members(&[(peer, membership)], now);
+            }
         }
         let had_space =
             self.peers.get(&peer).is_some_and(|p| p.fact.as_ref().is_some_and(|f| !f.free.is_empty()));
@@ -120,6 +122,12 @@ impl Ipam {
         }
         self.compare_rings(now);
         self.consider_adoption(now);
+    }
+
+    /// What a fact says of its router's membership; nothing where it has no part in our ring.
+    pub(crate) fn membership_in(&self, fact: &Fact) -> Option<Membership> {
+        let is_on_ring = fact.ring?.id == self.ring.as_ref()?.id();
+        is_on_ring.then_some(Membership { changes: fact.changes, is_member: !fact.is_leaving })
     }
 
     fn drop_fact(&mut self, peer: PeerName) {
@@ -195,6 +203,7 @@ impl Ipam {
             changes: self.members.of(self.local).changes,
             is_waiting: self.ring.is_none() && !self.queue.is_empty(),
             is_leaving: self.leaving.is_some(),
+            is_witnessed: self.is_witnessed(),
             has_holders: !self.ledger.is_empty(),
             ring: self.ring_note(),
             free: self.free_chunks(),

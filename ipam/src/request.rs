@@ -137,6 +137,12 @@ pub enum WaitReason {
     },
     /// The ranges belong to an earlier store of this router whose allocations are unknown.
     PredecessorUnsettled,
+    /// This router is new to the ring, or came back: these have not noted yet that it is a member, and it gets no
+    /// space before two of them have.
+    Witnesses {
+        /// Who has not answered.
+        peers: Vec<PeerName>,
+    },
     /// The agreement of these routers to a take-over.
     Consent {
         /// Who has not answered.
@@ -173,6 +179,11 @@ impl fmt::Display for WaitReason {
             Self::PredecessorUnsettled => f.write_str(
                 "the space belongs to an earlier store of this router; claim what its containers still use, \
                  then 'rmpeer' this router's own name",
+            ),
+            Self::Witnesses { peers } => write!(
+                f,
+                "waiting for {} to note that this router has joined - use 'rmpeer' if they are dead",
+                list(peers)
             ),
             Self::Consent { peers } => write!(f, "waiting for {} to agree to the take-over", list(peers)),
             Self::Heir { peer } => write!(f, "waiting for {peer} to confirm that it has the space"),

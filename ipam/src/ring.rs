@@ -85,13 +85,14 @@ impl Ring {
         }
     }
 
-    /// Puts together what was stored or received; `None` unless the runs tile the universe exactly.
+    /// Puts together what was stored or received, in order; `None` unless the runs tile the universe exactly.
     pub(crate) fn assemble(universe: &[Span], seeds: &[Owner], entries: &[Entry]) -> Option<Self> {
         let mut seeds = seeds.to_vec();
         seeds.sort_unstable();
         let mut ring = Self::empty(identity(universe, &seeds), seeds);
         for entry in entries {
             ring.put(entry.span.lo, entry.span.hi, entry.stamp);
+            ring.weld(entry.span.lo);
         }
         ring.tiles(universe).then_some(ring)
     }

@@ -10,6 +10,7 @@
 //! * All, not most: a member that does not answer might have been given part of the space. If it is dead, its
 //!   removal too is the operator's to declare; routers that are being removed together are not asked.
 //! * Two that take over the same space ask each other. The one with the lower name goes on, the other gives way.
+//! * What containers of those who agree hold of the space goes to them: it may have been theirs before.
 //! * A member keeps on disk what it froze, until the ring has reached the target or the asker says that it is over.
 //!   Another life of the asker says so only where it knows what came of it.
 
@@ -21,48 +22,50 @@ use std::{
 use weave_model::PeerName;
 
 use crate::{
-    error::GossipError,
     ipam::Ipam,
-    members::Membership,
     request::{Refusal, Reply, RequestId, WaitReason},
     ring::{Entry, Owner, Stamp},
     span::Span,
     store,
-    wire::{Freeze, FreezeRefusal, Message},
+    wire::{Freeze, Message},
 };
 
 /// A take-over of ours that is under way.
 #[derive(Debug)]
 pub(crate) struct Settle {
     /// The operator's request; none when we settle what is our own.
-    request: Option<RequestId>,
+    pub(crate) request: Option<RequestId>,
     /// Everything of the subject, also what this store never knew of.
-    everything: bool,
+    pub(crate) everything: bool,
     /// What was known of the subject when it was declared dead: its life, and how often it was removed or came back.
     /// Should it come back, it is another one than was meant.
-    meant: (Option<u64>, u64),
+    pub(crate) meant: (Option<u64>, u64),
     /// Names one attempt: a new one whenever the list changes.
-    nonce: u64,
-    target: u64,
-    base: Vec<Entry>,
+    pub(crate) nonce: u64,
+    pub(crate) target: u64,
+    pub(crate) base: Vec<Entry>,
     /// Who has frozen this attempt's list.
-    agreed: BTreeSet<PeerName>,
+    pub(crate) agreed: BTreeSet<PeerName>,
     /// Whose own take-over stands in the way at some member.
-    busy: BTreeSet<PeerName>,
+    pub(crate) busy: BTreeSet<PeerName>,
+    /// Somebody who is sure of what it knows has agreed.
+    pub(crate) is_vouched: bool,
+    /// What containers hold of the space at those who agreed.
+    pub(crate) in_use: Vec<(Owner, Vec<Span>)>,
     /// Who answered, and so has no take-over of its own in the way any more.
-    answered: BTreeSet<PeerName>,
+    pub(crate) answered: BTreeSet<PeerName>,
     /// Somebody can reach the subject.
-    is_alive: bool,
-    next_try: Instant,
-    gives_up_at: Option<Instant>,
+    pub(crate) is_alive: bool,
+    pub(crate) next_try: Instant,
+    pub(crate) gives_up_at: Option<Instant>,
 }
 
 /// A take-over raises versions by so much: more than an owner does in the time that a message may be under way.
-const STEP: u64 = 1 << 20;
+pub(crate) const STEP: u64 = 1 << 20;
 /// Members that have not answered are asked again after so long.
 const RETRY_DELAY: Duration = Duration::from_millis(400);
 /// A take-over that had to give way is tried again after so long.
-const YIELD_DELAY: Duration = Duration::from_secs(2);
+pub(crate) const YIELD_DELAY: Duration = Duration::from_secs(2);
 /// An operator is told what is missing after so long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -105,7 +108,7 @@ impl Ipam {
         if self.header.is_stale || self.settles.contains_key(&self.local) || self.leaving.is_some() {
             return;
         }
-        let is_due = self.ring.is_some() && !self.is_confirmed;
+        let is_due = self.ring.is_some() && !self.header.is_confirmed;
         if is_due || self.owned_before().any(|owner| self.is_own_earlier_life(owner)) {
             self.begin_settle(self.local, None, now);
         }
@@ -131,6 +134,8 @@ impl Ipam {
             base: Vec::new(),
             agreed: BTreeSet::new(),
             busy: BTreeSet::new(),
+            is_vouched: false,
+            in_use: Vec::new(),
             answered: BTreeSet::new(),
             is_alive: false,
             next_try: now,
@@ -156,7 +161,7 @@ impl Ipam {
     }
 
     /// Begins another attempt with the present list; whoever agreed must agree again.
-    fn renew_settle(&mut self, subject: PeerName, now: Instant) {
+    pub(crate) fn renew_settle(&mut self, subject: PeerName, now: Instant) {
         let Some(everything) = self.settles.get(&subject).map(|s| s.everything) else { return };
         let base = self.settle_base(subject, everything);
         let nonce = self.nonce();
@@ -170,6 +175,8 @@ impl Ipam {
         settle.target = settle.target.max(highest + STEP);
         settle.agreed.clear();
         settle.busy.clear();
+        settle.is_vouched = false;
+        settle.in_use.clear();
         settle.answered.clear();
         settle.next_try = settle.next_try.min(now);
     }
@@ -185,18 +192,6 @@ impl Ipam {
         for subject in changed {
             self.renew_settle(subject, now);
         }
-    }
-
-    /// Who must agree.
-    fn electorate(&self, subject: PeerName) -> Vec<PeerName> {
-        let is_dead = |peer: &PeerName| self.settles.contains_key(peer);
-        self.members.iter().filter(|peer| *peer != self.local && *peer != subject && !is_dead(peer)).collect()
-    }
-
-    /// Who has not agreed yet.
-    pub(crate) fn missing_consent(&self, subject: PeerName) -> Vec<PeerName> {
-        let Some(settle) = self.settles.get(&subject) else { return Vec::new() };
-        self.electorate(subject).into_iter().filter(|peer| !settle.agreed.contains(peer)).collect()
     }
 
     pub(crate) fn drive_settles(&mut self, now: Instant) {
@@ -251,7 +246,7 @@ impl Ipam {
             life: settle.meant.0.or_else(|| self.life_of(subject)),
             target: settle.target,
             everything: settle.everything,
-            members: self.members.fingerprint(),
+            members: self.members.digest(),
             base,
             epochs: if subject == self.local { self.header.prior.clone() } else { Vec::new() },
             dead: self.settles.keys().copied().filter(|peer| *peer != self.local).collect(),
@@ -260,7 +255,7 @@ impl Ipam {
     }
 
     /// Everybody agreed: the space is ours.
-    fn complete(&mut self, subject: PeerName, now: Instant) {
+    pub(crate) fn complete(&mut self, subject: PeerName, now: Instant) {
         if self.has_returned(subject) {
             return self.abort(subject, Refusal::PeerAlive { peer: subject });
         }
@@ -277,21 +272,25 @@ impl Ipam {
             self.tell([taken], now);
         }
         if subject == self.local {
-            self.is_confirmed = true;
+            self.header.is_confirmed = true;
             self.members.renew(self.local);
             self.publish_lazily(now);
             if settle.everything {
                 self.header.is_stale = false;
                 self.header.vouches = true;
-                self.writes.push(store::write_header(&self.header));
             }
+            self.writes.push(store::write_header(&self.header));
         } else {
             self.members.remove(subject);
+            self.removed_here.insert(subject);
             self.publish_lazily(now);
             self.news_at.get_or_insert(now);
         }
         let gained: Vec<Span> = settle.base.iter().map(|entry| entry.span).collect();
+        // Every other member has just heard of this one.
+        self.note_witnessed(now);
         self.after_ring_change(&gained, now);
+        self.return_what_is_in_use(settle.in_use, now);
         if let Some(request) = settle.request {
             self.reply(request, Ok(Reply::TakenOver(count)));
         }
@@ -336,83 +335,6 @@ impl Ipam {
         })
     }
 
-    pub(crate) fn handle_frozen(
-        &mut self,
-        from: PeerName,
-        subject: PeerName,
-        nonce: u64,
-        members: &[(PeerName, Membership)],
-        epochs: &[(u64, u64)],
-        now: Instant,
-    ) {
-        if self.settles.get(&subject).is_none_or(|settle| settle.nonce != nonce) {
-            return;
-        }
-        self.learn_members(members, now);
-        if subject == self.local {
-            for (generation, epoch) in epochs {
-                self.note_own_epoch(*generation, *epoch);
-            }
-        }
-        if let Some(settle) = self.settles.get_mut(&subject) {
-            settle.agreed.insert(from);
-            settle.answered.insert(from);
-        }
-        if self.missing_consent(subject).is_empty() {
-            self.complete(subject, now);
-        }
-    }
-
-    pub(crate) fn handle_freeze_refused(
-        &mut self,
-        from: PeerName,
-        subject: PeerName,
-        nonce: u64,
-        reason: FreezeRefusal,
-        now: Instant,
-    ) -> Result<(), GossipError> {
-        let Some(settle) = self.settles.get_mut(&subject).filter(|settle| settle.nonce == nonce) else {
-            return Ok(());
-        };
-        match reason {
-            FreezeRefusal::Alive => settle.is_alive = true,
-            FreezeRefusal::Newer(bundle) => self.handle_ring(from, &bundle, now)?,
-            FreezeRefusal::Raise(target) if target < u64::MAX >> 2 => {
-                settle.target = settle.target.max(target + STEP);
-                self.renew_settle(subject, now);
-            }
-            FreezeRefusal::Raise(_) => return Err(GossipError::Misbehaved("a version beyond its bound")),
-            FreezeRefusal::Busy(by) if by == from && settle.request.is_some() => {
-                self.abort(subject, Refusal::TakeOverInProgress { by });
-            }
-            FreezeRefusal::Busy(by) if by == from => settle.next_try = now + YIELD_DELAY,
-            FreezeRefusal::Busy(by) => {
-                settle.busy.insert(by);
-                settle.answered.insert(from);
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) fn handle_freeze_ask(
-        &mut self,
-        from: PeerName,
-        subject: PeerName,
-        nonce: u64,
-        generation: u64,
-    ) {
-        let is_on = self.settles.get(&subject).is_some_and(|settle| settle.nonce == nonce);
-        // Whoever asked, in this life or one that this store knows all of, knows what came of it. So does the operator
-        // who had this router take over what its lost stores owned.
-        let is_known = generation == self.header.generation
-            || (!self.header.is_stale && self.header.prior.iter().any(|(life, _)| *life == generation))
-            || self.header.vouches;
-        if !is_on && is_known {
-            let ring = self.whole_ring();
-            self.send(from, &Message::Unfreeze { subject, nonce, ring });
-        }
-    }
-
     /// Somebody knows how far one of our lives got. Further than this store knows: then it is from the past.
     pub(crate) fn note_own_epoch(&mut self, generation: u64, epoch: u64) {
         if generation == self.header.generation {
@@ -424,6 +346,7 @@ impl Ipam {
         let known = self.header.prior.iter().find(|(life, _)| *life == generation).map(|(_, epoch)| *epoch);
         if known.is_some_and(|known| epoch > known) && !self.header.is_stale {
             self.header.is_stale = true;
+            self.header.is_confirmed = false;
             self.writes.push(store::write_header(&self.header));
             if self.settles.get(&self.local).is_some_and(|s| s.request.is_none()) {
                 self.abort(self.local, Refusal::Cancelled);

@@ -36,10 +36,14 @@ pub(crate) struct Header {
     pub(crate) generation: u64,
     /// Earlier lives of this store, each with its last epoch. Oldest first.
     pub(crate) prior: Vec<(u64, u64)>,
+    /// Whether the others agreed, or need not, that this store is not from the past.
+    pub(crate) is_confirmed: bool,
     /// Whether the earlier lives' allocations are not all in this store.
     pub(crate) is_stale: bool,
     /// The operator had this store take over what all earlier ones of this router owned.
     pub(crate) vouches: bool,
+    /// For which term of its membership enough others know that this router is a member (`witness`).
+    pub(crate) witnessed: Option<u64>,
 }
 
 /// What a store held.

@@ -40,6 +40,8 @@ pub(crate) struct Fact {
     pub(crate) is_waiting: bool,
     /// It handed its space over and is no member any more.
     pub(crate) is_leaving: bool,
+    /// Enough others know that it is a member.
+    pub(crate) is_witnessed: bool,
     /// Its containers hold addresses.
     pub(crate) has_holders: bool,
     pub(crate) ring: Option<RingNote>,
@@ -78,17 +80,17 @@ pub(crate) enum Message {
     /// All of the ring, because it was asked for; send back what I lack.
     RingAnswer(Bundle),
     /// Give me space inside the window.
-    SpaceAsk { nonce: u64, ring: u64, generation: u64, window: Span },
+    SpaceAsk { nonce: u64, ring: u64, generation: u64, term: u64, window: Span },
     /// The entries that are yours now; `None` when there is nothing to give.
     SpaceAnswer { nonce: u64, given: Option<Bundle> },
     /// Give me exactly this address.
-    AddressAsk { nonce: u64, ring: u64, generation: u64, address: u128 },
+    AddressAsk { nonce: u64, ring: u64, generation: u64, term: u64, address: u128 },
     /// What became of it.
     AddressAnswer { nonce: u64, outcome: AddressOutcome },
     /// Use nothing of these entries, should they become yours, until I am done.
     Freeze(Freeze),
-    /// Agreed. With what the other may not know.
-    Frozen { subject: PeerName, nonce: u64, members: Vec<(PeerName, Membership)>, epochs: Vec<(u64, u64)> },
+    /// Agreed.
+    Frozen(Frozen),
     /// Not agreed.
     FreezeRefused { subject: PeerName, nonce: u64, reason: FreezeRefusal },
     /// Is this still going on?
@@ -99,6 +101,10 @@ pub(crate) enum Message {
     Bequest { nonce: u64, ring: Bundle },
     /// I have it.
     BequestTaken { nonce: u64 },
+    /// Keep that I am a member.
+    Enrol(Enrol),
+    /// I have it on disk. With what the other may not know.
+    Enrolled { nonce: u64, members: Vec<(PeerName, Membership)> },
 }
 
 /// An owner's answer to [`Message::AddressAsk`].
@@ -135,6 +141,34 @@ pub(crate) struct Freeze {
     pub(crate) dead: Vec<PeerName>,
     /// Routers whose own request gave way to this one.
     pub(crate) yielded: Vec<PeerName>,
+}
+
+/// Agreement to a take-over, and what the asker may not know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Frozen {
+    pub(crate) subject: PeerName,
+    pub(crate) nonce: u64,
+    /// The life that agrees.
+    pub(crate) generation: u64,
+    /// It is sure of what it knows of the members.
+    pub(crate) is_sure: bool,
+    /// All that it knows of them; nothing where the asker knows the same.
+    pub(crate) members: Vec<(PeerName, Membership)>,
+    /// The last change that it knows of each life concerned.
+    pub(crate) epochs: Vec<(u64, u64)>,
+    /// What its containers hold of the space.
+    pub(crate) in_use: Vec<Span>,
+}
+
+/// A request to be remembered as a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Enrol {
+    pub(crate) nonce: u64,
+    pub(crate) ring: u64,
+    /// What the asker knows of itself.
+    pub(crate) membership: Membership,
+    /// Fingerprint of the members that the asker knows.
+    pub(crate) members: u64,
 }
 
 /// Why a router does not agree to a take-over.

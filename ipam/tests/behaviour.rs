@@ -12,6 +12,8 @@
 mod lab;
 #[path = "behaviour/persistence.rs"]
 mod persistence;
+#[path = "behaviour/ranges.rs"]
+mod ranges;
 #[path = "behaviour/requests.rs"]
 mod requests;
 #[path = "behaviour/ring.rs"]
@@ -20,3 +22,5 @@ mod ring;
 mod start;
 #[path = "behaviour/wire.rs"]
 mod wire;
+#[path = "behaviour/witness.rs"]
+mod witness;

@@ -77,6 +77,37 @@ mod once {
     }
 
     #[test]
+    fn a_return_that_only_a_restored_router_knew_of_is_not_a_return_yet() {
+        run(53_633);
+    }
+
+    #[test]
+    fn a_store_from_the_past_does_not_rely_on_the_removals_that_it_remembers() {
+        for seed in [51_637, 57_303] {
+            run(seed);
+        }
+    }
+
+    #[test]
+    fn routers_that_are_removed_one_after_the_other_do_not_have_to_agree_with_each_other() {
+        for seed in [60_824, 75_491, 96_610] {
+            run(seed);
+        }
+    }
+
+    #[test]
+    fn what_containers_hold_is_not_lost_to_a_ring_that_everybody_had_forgotten() {
+        for seed in [4_258, 17_827, 22_632] {
+            run(seed);
+        }
+    }
+
+    #[test]
+    fn a_ring_that_arrives_in_pieces_is_the_same_as_in_one() {
+        run(19_234);
+    }
+
+    #[test]
     fn a_bequest_to_an_heir_that_dies_is_known_to_somebody_else() {
         for seed in [909, 1757] {
             run(seed);

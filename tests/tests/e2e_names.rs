@@ -1,6 +1,6 @@
 //! Names: who has one, who learns of it, and when it goes.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use weave_tests::{
@@ -42,7 +42,7 @@ fn status(place: &Place, words: &str) -> Result<String> {
     Ok(rest.split(',').next().unwrap_or_default().to_owned())
 }
 
-fn reverse(address: std::net::IpAddr) -> String {
+fn reverse(address: IpAddr) -> String {
     format!("-x {address}")
 }
 
@@ -56,10 +56,10 @@ fn names_are_answered_on_every_host_over_udp_and_tcp_and_go_with_their_container
         await_mesh(&routers, 3)?;
         let one = attach(&routers[0], "c1", "--name web")?;
         let two = attach(&routers[1], "c1", "--name web --name Other")?;
-        let of = |a: &Attached, is: fn(&std::net::IpAddr) -> bool| -> Result<String> {
+        let of = |a: &Attached, is: fn(&IpAddr) -> bool| -> Result<String> {
             Ok(a.addresses.iter().find(|a| is(a)).context("an address of each family")?.to_string())
         };
-        let (v4, v6) = (std::net::IpAddr::is_ipv4, std::net::IpAddr::is_ipv6);
+        let (v4, v6) = (IpAddr::is_ipv4, IpAddr::is_ipv6);
         let all = [of(&one, v4)?, of(&one, v6)?, of(&two, v4)?, of(&two, v6)?];
         let asked: Vec<&Host> = hosts.iter().collect();
         for host in &asked {
@@ -142,7 +142,7 @@ fn containers_reach_each_other_by_name() -> Result<()> {
 
 /// A name server on a host of its own that knows one name; it is a router too, of another mesh and domain.
 fn upstream<'h>(programs: &weave_tests::product::Programs, host: &'h Host) -> Result<Router<'h>> {
-    let alone = settings(1, &[], &["--dns-domain=example.test."]);
+    let alone = settings(1, &[], &["--dns-domain=example.test.", "--dns-allow=172.31.0.0/16"]);
     let mut router = Router::start(programs, host, &alone)?;
     router.await_ready()?;
     router.tell("dns-add 192.0.2.80 -h printer.example.test")?;
@@ -170,6 +170,12 @@ fn other_names_are_asked_of_the_upstream_server_that_resolv_conf_names_now() -> 
             )?;
             ensure!(status(asking, &format!("@127.0.0.1 {transport} no.example.test. A"))? == "NXDOMAIN");
         }
+        // Who is no container and not let by the operator is not answered.
+        let mut stranger = answering.command("dig");
+        stranger.args(["+tries=1", "+timeout=1", "+short"]);
+        stranger.arg(format!("@{}", asking.address()?)).arg("printer.example.test.");
+        let said = String::from_utf8_lossy(&tool::output(&mut stranger)?.stdout).into_owned();
+        ensure!(!said.contains("192.0.2.80"), "a stranger was answered: {said}");
         // Nobody answers there: the asker is told so, in time.
         fs::write(&file, "nameserver 172.31.1.77\n")?;
         wait_until("the change to be seen", LIMIT, || {
@@ -201,6 +207,127 @@ fn names_can_be_given_and_taken_by_hand() -> Result<()> {
         let told =
             routers[0].weave().args(["dns-add", "192.0.2.80", "-h", "printer.elsewhere.org"]).output()?;
         ensure!(!told.status.success(), "a name outside the domain is refused");
+        finish(routers)
+    })
+}
+
+/// The addresses that a C program prints when its library resolves `argv[1]`, once each.
+const RESOLVE: &str = r#"
+#define _POSIX_C_SOURCE 200112L
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <sys/socket.h>
+int main(int argc, char **argv) {
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *found, *one;
+    char text[INET6_ADDRSTRLEN];
+    int failed = argc < 2 ? EAI_NONAME : getaddrinfo(argv[1], 0, &hints, &found);
+    if (failed) return fprintf(stderr, "%s\n", gai_strerror(failed)), 2;
+    for (one = found; one; one = one->ai_next) {
+        void *from = one->ai_family == AF_INET ? (void *)&((struct sockaddr_in *)one->ai_addr)->sin_addr
+                                               : (void *)&((struct sockaddr_in6 *)one->ai_addr)->sin6_addr;
+        puts(inet_ntop(one->ai_family, from, text, sizeof text));
+    }
+}
+"#;
+
+/// Builds [`RESOLVE`] against musl's resolver, which asks all servers at once and knows no `getent`.
+fn build_for_musl(directory: &Path) -> Result<String> {
+    let (source, program) = (directory.join("resolve.c"), directory.join("resolve-musl"));
+    fs::write(&source, RESOLVE)?;
+    let mut compiler = Command::new("musl-gcc");
+    compiler.args(["-static", "-o"]).args([&program, &source]);
+    tool::run(&mut compiler).context("this test builds a program with musl's resolver (musl-tools)")?;
+    Ok(program.display().to_string())
+}
+
+/// The addresses that a program prints, the first word of each line; none when it finds none.
+fn resolved(place: &Place, program: &str, words: &str) -> Result<BTreeSet<IpAddr>> {
+    let mut command = place.command(program);
+    let output = tool::output(command.args(words.split_whitespace()))?;
+    ensure!(matches!(output.status.code(), Some(0 | 2)), "{program} {words}: {output:?}");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let first = text.lines().filter_map(|line| line.split_whitespace().next());
+    first.map(|word| word.parse().with_context(|| format!("{program} {words} printed {text}"))).collect()
+}
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn glibc_musl_and_dig_find_the_same_in_a_container() -> Result<()> {
+    play("glibc_musl_and_dig_find_the_same_in_a_container", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 2] = hosts(&mut lab)?;
+        let routers = routers(programs, &hosts, &["--ipalloc-range=10.40.0.0/16,fd00:7ea::/64"])?;
+        await_mesh(&routers, 1)?;
+        let asking = attach(&routers[0], "c1", "--name asking")?;
+        let web = attach(&routers[1], "c1", "--name web --name a.b.weave.local")?;
+        let exposed = routers[0].tell("expose")?;
+        let server = exposed.split_whitespace().next().context("no address was exposed")?;
+        asking.container.use_resolver(server.parse()?, "weave.local")?;
+        let place: &Place = &asking.container;
+        let musl = build_for_musl(lab.directory())?;
+        let wanted: BTreeSet<IpAddr> = web.addresses.iter().copied().collect();
+        for name in ["web", "WEB", "web.weave.local", "web.weave.local.", "a.b.weave.local"] {
+            wait_until(&format!("glibc and musl to find {name}"), LIMIT, || {
+                let glibc = resolved(place, "getent", &format!("ahosts {name}"))?;
+                let musl = resolved(place, &musl, name)?;
+                Ok(Look::when(glibc == wanted && musl == wanted, || {
+                    format!("glibc {glibc:?}, musl {musl:?}")
+                }))
+            })?;
+        }
+        let v4: BTreeSet<String> = wanted.iter().filter(|a| a.is_ipv4()).map(IpAddr::to_string).collect();
+        ensure!(dig(place, &format!("@{server} web.weave.local. A"))? == v4);
+        for name in ["nobody", "nobody.weave.local"] {
+            ensure!(resolved(place, "getent", &format!("ahosts {name}"))?.is_empty(), "glibc finds {name}");
+            ensure!(resolved(place, &musl, name)?.is_empty(), "musl finds {name}");
+        }
+        for address in &web.addresses {
+            let text = tool::run(place.command("getent").args(["hosts", &address.to_string()]))?;
+            ensure!(text.contains(".weave.local"), "glibc finds no name of {address}: {text}");
+        }
+        finish(routers)
+    })
+}
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn names_are_removed_by_container_by_address_and_by_name_and_the_host_can_have_one() -> Result<()> {
+    play("names_are_removed_by_container_by_address_and_by_name_and_the_host_can_have_one", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 2] = hosts(&mut lab)?;
+        let routers = routers(programs, &hosts, &["--dns-domain=Example.test", "--dns-ttl=7"])?;
+        await_mesh(&routers, 1)?;
+        let (near, far) = (&routers[0], &hosts[1]);
+        let ask = |name: &str| format!("@127.0.0.1 {name}.example.test. A");
+        let one = attach(near, "c1", "")?;
+        let address = one.address().to_string();
+        for name in ["x", "y", "z.deep"] {
+            near.tell(&format!("dns-add {} -h {name}.example.test", one.id))?;
+            await_answer(far, &ask(name), &[&address])?;
+        }
+        near.tell("dns-add 192.0.2.1 192.0.2.2 -h both.example.test.")?;
+        await_answer(far, &ask("both"), &["192.0.2.1", "192.0.2.2"])?;
+        near.tell("dns-remove 192.0.2.1")?;
+        await_answer(far, &ask("both"), &["192.0.2.2"])?;
+        near.tell(&format!("dns-remove {} -h x.example.test", one.id))?;
+        await_answer(far, &ask("x"), &[])?;
+        await_answer(far, &ask("y"), &[&address])?;
+        near.tell(&format!("dns-remove {}", one.id))?;
+        await_answer(far, &ask("y"), &[])?;
+        await_answer(far, &ask("z.deep"), &[])?;
+        // Another router's names are not ours to take away.
+        routers[1].tell("dns-remove 192.0.2.2")?;
+        await_answer(far, &ask("both"), &["192.0.2.2"])?;
+
+        let exposed = near.tell("expose -h gate.example.test")?;
+        await_answer(far, &ask("gate"), &[&exposed])?;
+        await_answer(far, &format!("@127.0.0.1 -x {exposed}"), &["gate.example.test."])?;
+        let whole = tool::run(far.command("dig").args(["@127.0.0.1", "gate.example.test.", "+tries=1"]))?;
+        let line = whole.lines().find(|line| line.starts_with("gate.example.test.")).context("no answer")?;
+        ensure!(line.split_whitespace().nth(1) == Some("7"), "the TTL that was asked for: {line}");
+        near.tell("hide")?;
+        await_answer(far, &ask("gate"), &[])?;
         finish(routers)
     })
 }

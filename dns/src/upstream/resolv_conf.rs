@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -30,9 +31,12 @@ pub(crate) struct Servers {
 #[derive(Debug)]
 struct State {
     servers: Arc<[SocketAddr]>,
-    version: Option<(SystemTime, u64)>,
+    version: Option<Version>,
     checked_at: Option<Instant>,
 }
+
+/// What tells two states of the file apart: a file that was put in place of another may have its time and length.
+type Version = (SystemTime, u64, u64);
 
 impl Servers {
     pub(crate) fn new(upstreams: Upstreams, own: Vec<SocketAddr>) -> Self {
@@ -56,7 +60,7 @@ impl Servers {
     }
 
     fn reload(&self, path: &Path, state: &mut State) {
-        let version = std::fs::metadata(path).and_then(|m| Ok((m.modified()?, m.len()))).ok();
+        let version = std::fs::metadata(path).and_then(|m| Ok((m.modified()?, m.len(), m.ino()))).ok();
         if version == state.version && version.is_some() {
             return;
         }
@@ -145,5 +149,28 @@ mod tests {
 
         std::fs::remove_file(&path).unwrap();
         assert_eq!(servers.current(start + 2 * CHECK_INTERVAL).len(), 2);
+    }
+
+    #[test]
+    fn a_file_put_in_the_place_of_another_of_the_same_length_and_time_is_read() {
+        let path = std::env::temp_dir().join(format!("weave-dns-replaced-{}", std::process::id()));
+        let beside = path.with_extension("new");
+        let write = |path: &Path, text: &str| {
+            std::fs::write(path, text).unwrap();
+            std::fs::File::options()
+                .write(true)
+                .open(path)
+                .unwrap()
+                .set_modified(SystemTime::UNIX_EPOCH)
+                .unwrap();
+        };
+        write(&path, "nameserver 192.0.2.1\n");
+        write(&beside, "nameserver 192.0.2.2\n");
+        let servers = Servers::new(Upstreams::ResolvConf(path.clone()), Vec::new());
+        let start = Instant::now();
+        assert_eq!(*servers.current(start), ["192.0.2.1:53".parse().unwrap()]);
+        std::fs::rename(&beside, &path).unwrap();
+        assert_eq!(*servers.current(start + CHECK_INTERVAL), ["192.0.2.2:53".parse().unwrap()]);
+        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -14,7 +14,7 @@ use std::{
 use arc_swap::ArcSwap;
 use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query},
-    rr::{Name, RecordType},
+    rr::{Name, RData, RecordType},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -114,6 +114,16 @@ pub(crate) async fn ask(server: &Server, query: &Message) -> Message {
     assert_eq!(answer.queries, query.queries);
     assert_eq!(answer.edns.is_some(), query.edns.is_some(), "EDNS is answered with EDNS");
     answer
+}
+
+/// The addresses of an answer, in its order.
+pub(crate) fn addresses(answer: &Message) -> Vec<IpAddr> {
+    answer.answers.iter().filter_map(|r| r.data.ip_addr()).collect()
+}
+
+/// Whether there is one authority, and it is a SOA.
+pub(crate) fn has_soa(answer: &Message) -> bool {
+    matches!(answer.authorities.as_slice(), [record] if matches!(record.data, RData::SOA(_)))
 }
 
 /// An upstream server, UDP and TCP on one port.

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::space::Space;
 
 const SIZE: u128 = 64;
 const UNIVERSE: [Span; 2] = [Span::new(100, 100 + SIZE), Span::new(500, 500 + SIZE)];
@@ -54,6 +55,14 @@ fn merged(a: &Ring, b: &Ring) -> Ring {
         ring.join(entry);
     }
     ring
+}
+
+fn cut_at(entry: Entry, at: u128) -> Vec<Entry> {
+    if entry.span.lo >= at || at >= entry.span.hi {
+        return vec![entry];
+    }
+    let halves = [Span::new(entry.span.lo, at), Span::new(at, entry.span.hi)];
+    halves.map(|span| Entry { span, ..entry }).to_vec()
 }
 
 proptest! {
@@ -123,6 +132,20 @@ proptest! {
     }
 
     #[test]
+    fn a_ring_put_together_from_pieces_is_the_one_that_was_cut_up(
+        told in entries(),
+        cuts in prop::collection::vec(100..564_u128, 0..12),
+    ) {
+        let ring = ring_with(&told);
+        let mut pieces: Vec<Entry> = ring.entries().collect();
+        for at in cuts {
+            pieces = pieces.into_iter().flat_map(|piece| cut_at(piece, at)).collect();
+        }
+        let again = Ring::assemble(&UNIVERSE, ring.seeds(), &pieces);
+        prop_assert!(again.is_some_and(|again| is_normal(&again) && again.digest() == ring.digest()));
+    }
+
+    #[test]
     fn a_window_shows_what_walking_shows(told in entries(), lo in 90..580_u128, len in 0..90_u128) {
         let ring = ring_with(&told);
         let window = Span::new(lo, lo + len);
@@ -133,28 +156,73 @@ proptest! {
     }
 }
 
+/// One owner's side of a long life: what is free, and what containers hold.
+struct Holder {
+    owner: Owner,
+    space: Space,
+    held: Vec<u128>,
+}
+
+/// The giver gives what it would give a stranger: an aligned chunk of what is free in the window.
+fn donate(ring: &mut Ring, giver: &mut Holder, receiver: &mut Holder, window: Span) {
+    let Some(chunk) = giver.space.chunk_to_give(window) else { return };
+    let given: Vec<Entry> = ring.within(chunk).collect();
+    for Entry { span, stamp } in given {
+        assert_eq!(stamp.owner, giver.owner);
+        let stamp = Stamp { version: stamp.version + 1, owner: receiver.owner };
+        ring.join(Entry { span, stamp });
+    }
+    giver.space.remove(chunk);
+    receiver.space.insert(chunk);
+    ring.coalesce(receiver.owner, chunk);
+}
+
 #[test]
-fn a_million_donations_leave_a_ring_no_larger_than_ownership_needs() {
+fn a_million_donations_allocations_and_frees_leave_a_ring_no_larger_than_ownership_needs() {
     let universe = [Span::new(0, 1 << 12)];
     let mut ring = Ring::divide(&universe, &[owner(1), owner(2), owner(3)]);
+    let mut holders: Vec<Holder> = (1..=3)
+        .map(|n| {
+            let mut holder = Holder { owner: owner(n), space: Space::default(), held: Vec::new() };
+            ring.owned_by(owner(n)).for_each(|entry| holder.space.insert(entry.span));
+            holder
+        })
+        .collect();
     let mut state = 1_u64;
     for _ in 0..1_000_000 {
         state = mix(state, 3);
-        let (at, len, to) =
-            (u128::from(state & 0xfff), 1 << (state >> 12 & 3), owner((state >> 20) as u8 % 3 + 1));
-        let at = at / len * len;
-        let Some(known) = ring.within(Span::new(at, at + len)).next() else { continue };
-        if known.stamp.owner == to {
-            continue;
+        let (n, pick) = ((state % 3) as usize, state >> 40);
+        let lo = u128::from(state >> 8 & 0xfff);
+        let window = Span::new(lo, (lo + (1 << (state >> 4 & 7))).min(1 << 12));
+        match state >> 20 & 3 {
+            0 if !holders[n].held.is_empty() => {
+                let at = pick as usize % holders[n].held.len();
+                let address = holders[n].held.swap_remove(at);
+                holders[n].space.insert(Span::one(address));
+            }
+            1 => {
+                if let Some(address) = holders[n].space.lowest(window) {
+                    holders[n].space.remove(Span::one(address));
+                    holders[n].held.push(address);
+                }
+            }
+            _ => {
+                let mut receiver = holders.remove(n);
+                donate(&mut ring, &mut holders[pick as usize % 2], &mut receiver, window);
+                holders.insert(n, receiver);
+            }
         }
-        ring.join(Entry { span: known.span, stamp: Stamp { version: known.stamp.version + 1, owner: to } });
-        ring.coalesce(to, known.span);
         ring.take_touched();
     }
     let map = naive(&ring);
     let stretches = 1 + map.values().zip(map.values().skip(1)).filter(|(a, b)| a.owner != b.owner).count();
+    assert!(is_normal(&ring) && ring.tiles(&universe));
     assert_eq!(ring.len(), stretches);
-    assert!(ring.tiles(&universe));
+    for holder in &holders {
+        let owned: u128 = ring.owned_by(holder.owner).map(|entry| entry.span.len()).sum();
+        assert_eq!(owned, holder.space.len() + holder.held.len() as u128);
+        assert!(!holder.held.is_empty());
+    }
 }
 
 #[test]

@@ -127,6 +127,25 @@ fn a_fact_of_ours_from_the_future_fences_the_store() {
     assert!(matches!(problems[..], [Problem::PredecessorUnsettled { .. }]), "{problems:?}");
 }
 
+#[test]
+fn what_containers_of_a_member_hold_of_space_that_is_taken_over_becomes_its_own() {
+    let mut lab = primed(3);
+    // Declared dead by mistake: its containers live on while its space is divided.
+    lab.kill(1);
+    lab.take_over(0, name(1)).unwrap();
+    lab.boot(1, config(1, RANGE, Init::Consensus { peers: 3 })).unwrap();
+    lab.run(5_000);
+    let problems = lab.node(1).status().problems;
+    assert_eq!(problems, [Problem::SpaceLost { peer: name(0), in_use: 1 }]);
+    let held = lab.node(1).lookup(&container("first1"))[0].to_string();
+    lab.kill(0);
+    lab.take_over(2, name(0)).unwrap();
+    lab.run(5_000);
+    assert_eq!(lab.node(1).status().problems, []);
+    let refused = lab.claim(2, "other", &held);
+    assert!(matches!(refused, Err(Refusal::OwnedByOther { peer, .. }) if peer == name(1)), "{refused:?}");
+}
+
 /// Router 0 gives an address to router 2 and dies; the gift is under way for long. Router 1 takes over what 0 owned.
 fn with_a_gift_under_way() -> (Lab, weave_ipam::RequestId) {
     let mut lab = primed(4);
@@ -147,7 +166,31 @@ fn a_gift_that_arrives_when_the_giver_was_removed_is_not_used() {
     lab.release();
     lab.run(10_000);
     let address = "10.32.0.40".parse().unwrap();
-    assert_eq!(lab.answer(request, 0), Err(Refusal::OwnedByOther { address, peer: name(1) }));
+    let refused = Err(Refusal::OwnedByOther { address, peer: name(1) });
+    assert_eq!(lab.answer(request, 0), refused);
+    // Nor does it bring its receiver the address afterwards: the take-over is the later of the two.
+    assert_eq!(lab.node(1).status().problems, []);
+    assert_eq!(lab.claim(2, "later", "10.32.0.40/24"), refused);
+}
+
+#[test]
+fn a_take_over_that_nobody_was_told_of_comes_to_nothing() {
+    let mut lab = primed(3);
+    lab.kill(0);
+    let (request, now) = (lab.request(), lab.now);
+    lab.with(2, |ipam| ipam.take_over(request, name(0), now));
+    while !lab.answers.contains_key(&request) {
+        lab.run(1);
+    }
+    lab.hold();
+    lab.kill(2);
+    let (first, second, now) = (lab.request(), lab.request(), lab.now);
+    lab.with(1, |ipam| ipam.take_over(first, name(0), now));
+    lab.with(1, |ipam| ipam.take_over(second, name(2), now));
+    assert!(lab.answer(first, 1_000).is_ok() && lab.answer(second, 1_000).is_ok());
+    lab.release();
+    lab.run(5_000);
+    assert_eq!(lab.node(1).status().owners.iter().map(|o| o.peer).collect::<Vec<_>>(), [name(1)]);
 }
 
 #[test]

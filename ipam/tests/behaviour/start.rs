@@ -72,6 +72,7 @@ fn a_router_that_comes_later_gets_the_ring_and_space() {
     lab.allocate(0, "a", None).unwrap();
     lab.run(1_000);
     let late = lab.add(config(2, &["10.32.0.0/24"], Init::Consensus { peers: 2 }));
+    lab.link(0, late);
     lab.link(1, late);
     lab.run(1_000);
     assert_eq!(lab.node(late).status().state, "ready");
@@ -109,6 +110,21 @@ fn two_rings_in_use_are_reported_with_both_seed_lists_and_nothing_is_changed() {
         Problem::OtherRing { peers: vec![name(1)], our_seeds: vec![name(0)], their_seeds: vec![name(1)] };
     assert_eq!(lab.node(0).status().problems, [problem]);
     assert!(lab.allocate(0, "b", None).is_ok());
+}
+
+#[test]
+fn routers_on_another_ring_have_no_say_in_ours() {
+    let mut lab = Lab::empty();
+    for index in 0..2 {
+        lab.add(config(index, &["10.32.0.0/24"], Init::Consensus { peers: 1 }));
+        lab.allocate(index, "a", None).unwrap();
+    }
+    lab.link(0, 1);
+    let newcomer = lab.add(config(2, &["10.32.0.0/24"], Init::Observer));
+    lab.link(0, newcomer);
+    assert!(lab.allocate(newcomer, "b", None).is_ok());
+    lab.kill(newcomer);
+    assert!(lab.take_over(0, name(2)).is_ok());
 }
 
 #[test]
