@@ -52,6 +52,21 @@ pub(crate) enum Command {
     Launch(Launch),
     /// Stop the router; containers keep their addresses for its return.
     Stop(Stop),
+    /// Leave the mesh for good: hand the addresses over, stop the router, and take everything of it from this host.
+    #[command(after_help = "Example: weave reset")]
+    Reset(Reset),
+    /// Find out what is wrong with this host and its links, and what to do about it.
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(Doctor),
+    /// Show where something is and how frames get there: which router, which links, what carries them.
+    #[command(
+        after_help = "Examples:\n  weave trace 10.32.0.7\n  weave trace web\n  weave trace 6e:02:11:5d:9a:01"
+    )]
+    Trace {
+        /// An address, a name, or an Ethernet address.
+        #[arg(value_name = "ADDRESS|NAME|MAC")]
+        target: String,
+    },
     /// Add peers to keep links to.
     #[command(after_help = "Example: weave connect host2 192.0.2.13:6783")]
     Connect(Connect),
@@ -123,6 +138,13 @@ pub(crate) enum Command {
     },
 }
 
+/// Where `weaver` keeps its store unless told otherwise.
+const DB_PREFIX: &str = "/var/lib/weave/weave";
+
+const DOCTOR_HELP: &str =
+    "Ends with 0 when all is well, 9 when something ought to be looked at, 1 when something does
+not work. Example: weave doctor -o json | jq -r '.findings[].id'";
+
 const ATTACH_EXAMPLES: &str = "Examples:
   weave attach 4f1c09aa21be
   weave attach 10.9.1.7/24 net:10.32.8.0/22 4f1c09aa21be
@@ -146,6 +168,26 @@ pub(crate) struct Stop {
     /// Kill it if it has not ended by then.
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Reset {
+    /// Even if no other router takes our addresses over, or the router does not answer.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Seconds to wait until another router has our addresses.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    pub(crate) timeout: u64,
+    /// Where state is kept, as `weaver` takes it; a router that runs knows by itself.
+    #[arg(long, value_name = "PREFIX", default_value = DB_PREFIX)]
+    pub(crate) db_prefix: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Where state is kept, as `weaver` takes it; a router that runs knows by itself.
+    #[arg(long, value_name = "PREFIX", default_value = DB_PREFIX)]
+    pub(crate) db_prefix: PathBuf,
 }
 
 #[derive(Debug, Args)]

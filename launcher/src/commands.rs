@@ -1,10 +1,12 @@
 //! One function per command.
 
 mod addresses;
+mod doctor;
 mod documents;
 mod launch;
 mod names;
 mod peers;
+mod reset;
 mod status;
 mod stop;
 mod words;
@@ -24,6 +26,9 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::ExecDetached { command } => Err(crate::daemon::exec_detached(&command)),
         Command::Launch(launch) => launch::launch(launch, cli.global).await,
         Command::Stop(stop) => stop::stop(&context?, &stop).await,
+        Command::Reset(reset) => reset::reset(&context?, &reset).await,
+        Command::Doctor(doctor) => doctor::doctor(&context?, &doctor.db_prefix).await,
+        Command::Trace { target } => doctor::trace(&context?, target).await,
         Command::Connect(connect) => peers::connect(&context?, connect).await,
         Command::Forget(peers) => peers::forget(&context?, peers).await,
         Command::Prime(wait) => peers::prime(&context?, wait.timeout).await,

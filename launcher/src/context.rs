@@ -27,11 +27,18 @@ pub(crate) struct Failure {
 enum Cause {
     Router(ApiError),
     Own(String),
+    /// The answer on standard output says it all.
+    Said,
 }
 
 impl Failure {
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, cause: Cause::Own(message.into()) }
+    }
+
+    /// The answer has been printed, and is bad news.
+    pub(crate) const fn said(exit: Exit) -> Self {
+        Self { exit, cause: Cause::Said }
     }
 
     /// The command line makes no sense, in a way that clap cannot see.
@@ -51,6 +58,7 @@ impl Failure {
         }
         let exit = self.exit.code();
         match (&self.cause, output) {
+            (Cause::Said, _) => {}
             (Cause::Own(message), Output::Text) => talk(message),
             (Cause::Router(error), Output::Text) => talk(error),
             (Cause::Own(message), Output::Json) => {

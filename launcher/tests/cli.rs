@@ -264,6 +264,58 @@ fn without_a_router_every_command_says_so_and_what_to_do() {
 }
 
 #[test]
+fn a_trace_shows_the_station_or_says_that_nobody_is_there() {
+    let host = Host::with_router();
+    assert_eq!(host.weave("attach 10.9.1.7/24 c1").code, 0);
+    host.weave("trace 10.9.1.7")
+        .ok("c1 02:00:00:00:00:09 10.9.1.7 at aa:00:00:00:00:01(node-a) (this host) mtu=1376\n");
+    let nobody = host.weave("trace 10.9.1.8");
+    assert_eq!((nobody.code, nobody.out.as_str()), (4, "nobody has 10.9.1.8\n"), "{}", nobody.err);
+    let json = host.weave("trace 10.9.1.7 -o json");
+    assert!(json.out.contains("\"local\": true"), "{}", json.out);
+}
+
+#[test]
+fn the_doctor_ends_with_the_code_of_the_worst_finding() {
+    let host = Host::with_router();
+    host.weave("doctor").ok("0 things looked at, all is well\n");
+    let find = |severity| {
+        host.engine.0.lock().unwrap().diagnosis.find("x.y", severity, "something is amiss", "mend it");
+        let answer = host.weave("doctor");
+        assert!(answer.out.contains("something is amiss [x.y]\n   mend it\n"), "{}", answer.out);
+        assert_eq!(answer.err, "");
+        answer.code
+    };
+    assert_eq!(find(weave_api::Severity::Warning), 9);
+    assert_eq!(find(weave_api::Severity::Error), 1);
+}
+
+#[test]
+fn without_a_router_the_host_is_examined_and_cleaned_by_weaver() {
+    let host = Host::new();
+    let weaver = host.weaver(
+        r#"case "$1" in
+            --doctor) echo '{"checks":["kernel.tun"],"findings":[]}' ;;
+            --cleanup) echo '{"interfaces":["weave","weave-tap"],"files":["/x"]}' ;;
+        esac"#,
+    );
+    let ask = |line: &str| Answer::of(host.command(line).env("WEAVER", &weaver).output().unwrap());
+    let doctor = ask("doctor");
+    assert_eq!((doctor.code, doctor.out.as_str()), (0, "1 things looked at, all is well\n"));
+    assert!(doctor.err.contains("only the host is examined"), "{}", doctor.err);
+    ask("reset").ok("removed 2 interfaces and 1 files\n");
+    let weaver = host.weaver("echo 'weaver: no permission' >&2; exit 7");
+    let refused = Answer::of(host.command("reset").env("WEAVER", &weaver).output().unwrap());
+    assert_eq!((refused.code, refused.err.as_str()), (7, "weave: no permission\n"));
+}
+
+#[test]
+fn a_reset_that_is_refused_says_what_force_would_do() {
+    let host = Host::with_router();
+    host.weave("reset").fails(6, "use --force");
+}
+
+#[test]
 fn the_environment_may_name_the_socket() {
     let host = Host::with_router();
     let socket = host.run_dir().join("weave.sock");

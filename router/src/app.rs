@@ -8,11 +8,17 @@
 mod bridge;
 mod explain;
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use ipnet::IpNet;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -29,7 +35,8 @@ use weave_worker::{Workers, WorkersConfig};
 use self::bridge::Bridge;
 use crate::{
     clock,
-    config::{Config, IpamConfig},
+    config::{Config, DnsConfig, IpamConfig},
+    doctor::Subject,
     engine::{Engine, Handle, Parts, Sources},
     exit::{Exit, Fatal},
     fastdp::{self, Fastdp, Tasks},
@@ -56,37 +63,60 @@ const COMMANDS: usize = 256;
 /// How long the goodbye to peers may take.
 const GOODBYE: Duration = Duration::from_millis(300);
 
-/// Runs the router until it is told to stop.
-pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+/// How the router was told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// For a while: the kernel goes on, and the store stays.
+    Stop,
+    /// For good: everything of ours is to go; see `cleanup`.
+    Reset,
+}
+
+/// Runs the router until it is told to end.
+pub(crate) async fn run(config: &Config) -> anyhow::Result<Ending> {
     let control = weave_control::Listener::bind(&ListenConfig::new(&config.socket))
         .await
         .map_err(|error| Fatal::error(error.exit(), error.to_string()))?;
     let sockets = Socket::bind_group_at(config.listen, config.workers)
-        .map_err(|error| explain::port(&config, &error))?;
+        .map_err(|error| explain::port(config, &error))?;
+    let metrics = bind_metrics(config).await?;
     let host = Host::open().await?;
     let warnings = match &config.ipam {
         Some(ipam) => check_overlap(&host, ipam, &config.bridge).await?,
         None => Vec::new(),
     };
-    let names = Arc::new(ArcSwap::from_pointee(Snapshot::empty(domain_of(&config))));
-    let dns = start_dns(&config, &names).await?;
-    let taps = bridge::open_taps(&config)?;
+    let names = Arc::new(ArcSwap::from_pointee(Snapshot::empty(domain_of(config))));
+    let dns = start_dns(config, &host, &names).await?;
+    let taps = bridge::open_taps(config)?;
     let store = Store::open(&config.db_prefix)?;
     let local = Local::load(&store, config.name)?;
-    let mut bridge = Bridge::set_up(&host, &config, &local, taps).await?;
-    let router = match start(&config, &local, store, &host, sockets, &mut bridge, names).await {
+    let mut bridge = Bridge::set_up(&host, config, &local, taps).await?;
+    let router = match start(config, &local, store, &host, sockets, &mut bridge, names).await {
         Ok(router) => router,
         Err(error) => {
             bridge.undo(&host).await;
             return Err(error);
         }
     };
-    let facts = Arc::new(facts(&config, &bridge, dns.as_ref(), warnings));
-    let result = serve(&config, &local, router, host, &bridge, facts, control).await;
-    if let Some(dns) = dns {
+    let facts = Arc::new(facts(config, &bridge, dns.as_ref(), warnings));
+    let result = serve(config, &local, router, host, &bridge, facts, Listeners { control, metrics }).await;
+    // Who still asks for metrics holds on to it; it then goes with the runtime.
+    if let Some(dns) = dns.and_then(Arc::into_inner) {
         dns.stop().await;
     }
     result
+}
+
+/// Where we are asked things.
+struct Listeners {
+    control: weave_control::Listener,
+    metrics: Option<tokio::net::TcpListener>,
+}
+
+async fn bind_metrics(config: &Config) -> anyhow::Result<Option<tokio::net::TcpListener>> {
+    let Some(address) = config.metrics else { return Ok(None) };
+    let listener = tokio::net::TcpListener::bind(address).await;
+    listener.map(Some).with_context(|| format!("cannot listen for Prometheus on {address} (--metrics-addr)"))
 }
 
 /// What runs once everything is set up.
@@ -195,8 +225,8 @@ async fn serve(
     host: Host,
     bridge: &Bridge,
     facts: Arc<Facts>,
-    control: weave_control::Listener,
-) -> anyhow::Result<()> {
+    listeners: Listeners,
+) -> anyhow::Result<Ending> {
     let Router { engine, sources, handle, store, linker, endpoint, fastdp, mtu } = router;
     let learning = learning::run(host.clone(), bridge.index, handle.clone());
     let ops = Arc::new(Ops::new(Setup {
@@ -208,6 +238,7 @@ async fn serve(
         mtu: bridge.mtu,
         local: local.name,
         has_ipam: config.ipam.is_some(),
+        subject: Subject::new(config),
     }));
     let (stop_engine, engine_stopped) = tokio::sync::oneshot::channel::<()>();
     let running = tokio::spawn(engine.run(sources, async move {
@@ -224,17 +255,26 @@ async fn serve(
     let (commands, commands_receiver) = mpsc::channel(COMMANDS);
     tokio::spawn(Arc::clone(&ops).serve(commands_receiver));
     let (stop_control, control_stopped) = tokio::sync::oneshot::channel::<()>();
-    let controlling = tokio::spawn(weave_control::serve(control, commands, async move {
+    let scraping = listeners
+        .metrics
+        .map(|listener| tokio::spawn(weave_control::serve_metrics(listener, commands.clone())));
+    let controlling = tokio::spawn(weave_control::serve(listeners.control, commands, async move {
         let _ = control_stopped.await;
     }));
     tracing::info!(name = %local.name, nickname = config.nickname, port = config.listen.port(), "router is ready");
 
     let mut running = running;
     let result = tokio::select! {
-        stopped = told_to_stop() => stopped,
-        failed = &mut running => failed.context("the engine panicked").and_then(|result| result),
+        stopped = told_to_stop() => stopped.map(|()| Ending::Stop),
+        () = ops.reset_wanted() => Ok(Ending::Reset),
+        failed = &mut running => {
+            failed.context("the engine panicked").and_then(|result| result).map(|()| Ending::Stop)
+        }
     };
     tracing::info!("router is stopping");
+    if let Some(scraping) = scraping {
+        scraping.abort();
+    }
     let _ = stop_control.send(());
     let _ = stop_engine.send(());
     let _ = controlling.await;
@@ -367,10 +407,21 @@ fn domain_of(config: &Config) -> Domain {
     config.dns.as_ref().map(|dns| dns.domain.clone()).unwrap_or_default()
 }
 
+/// Who may ask for names: containers, this host, and whom the operator lets. An open resolver serves attackers.
+async fn may_ask(config: &Config, dns: &DnsConfig, host: &Host) -> anyhow::Result<Vec<IpNet>> {
+    let ranges =
+        config.ipam.iter().flat_map(|ipam| &ipam.ranges).chain(&dns.allow).map(|subnet| subnet.net());
+    let loopback =
+        [IpNet::new(Ipv4Addr::LOCALHOST.into(), 8)?.trunc(), IpNet::from(IpAddr::from(Ipv6Addr::LOCALHOST))];
+    let own = host.addresses().await?.into_iter().map(|(_, net)| IpNet::from(net.addr()));
+    Ok(ranges.chain(loopback).chain(own).collect())
+}
+
 async fn start_dns(
     config: &Config,
+    host: &Host,
     names: &Arc<ArcSwap<Snapshot>>,
-) -> anyhow::Result<Option<weave_dns::Server>> {
+) -> anyhow::Result<Option<Arc<weave_dns::Server>>> {
     let Some(dns) = &config.dns else { return Ok(None) };
     let server = weave_dns::Server::start(
         weave_dns::DnsConfig {
@@ -378,15 +429,21 @@ async fn start_dns(
             domain: dns.domain.clone(),
             ttl: dns.ttl,
             upstreams: weave_dns::Upstreams::ResolvConf(dns.resolv_conf.clone()),
+            allow: may_ask(config, dns, host).await?,
             ..weave_dns::DnsConfig::default()
         },
         Arc::clone(names),
     )
     .await?;
-    Ok(Some(server))
+    Ok(Some(Arc::new(server)))
 }
 
-fn facts(config: &Config, bridge: &Bridge, dns: Option<&weave_dns::Server>, warnings: Vec<String>) -> Facts {
+fn facts(
+    config: &Config,
+    bridge: &Bridge,
+    dns: Option<&Arc<weave_dns::Server>>,
+    warnings: Vec<String>,
+) -> Facts {
     Facts {
         nickname: config.nickname.clone(),
         port: config.listen.port(),
@@ -400,6 +457,7 @@ fn facts(config: &Config, bridge: &Bridge, dns: Option<&weave_dns::Server>, warn
             listen: server.local_addrs().iter().map(ToString::to_string).collect(),
             upstream: server.upstreams().iter().map(ToString::to_string).collect(),
             ttl: u32::try_from(dns.ttl.as_secs()).unwrap_or(u32::MAX),
+            server: Arc::clone(server),
         }),
         warnings,
     }

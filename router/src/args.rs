@@ -100,6 +100,10 @@ pub(crate) struct Args {
     #[arg(long, default_value = "0.0.0.0:53", value_name = "ADDRESS:PORT", help_heading = "Names")]
     pub(crate) dns_listen_address: SocketAddr,
 
+    /// Subnets whose hosts may ask, separated by commas, besides the --ipalloc-range and this host itself
+    #[arg(long, value_name = "CIDRS", value_delimiter = ',', help_heading = "Names")]
+    pub(crate) dns_allow: Vec<String>,
+
     /// Time for which answers may be kept by others, in seconds
     #[arg(long, default_value_t = 1, value_name = "SECONDS", help_heading = "Names")]
     pub(crate) dns_ttl: u32,
@@ -122,6 +126,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SOCKET", env = "WEAVE_HTTP_ADDR", help_heading = "Host")]
     pub(crate) http_addr: Option<String>,
 
+    /// Answer Prometheus on this address, at /metrics, to whoever can reach it; off unless given
+    #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Host")]
+    pub(crate) metrics_addr: Option<String>,
+
     /// Where state is kept: the store is the directory PREFIX-data
     #[arg(long, default_value = "/var/lib/weave/weave", value_name = "PREFIX", help_heading = "Host")]
     pub(crate) db_prefix: PathBuf,
@@ -129,6 +137,15 @@ pub(crate) struct Args {
     /// How much to log: error, warn, info, debug, trace
     #[arg(long, default_value = "info", value_name = "LEVEL", help_heading = "Host")]
     pub(crate) log_level: String,
+
+    /// Take everything of a router that does not run from this host (interfaces, packet filter rules, store), print
+    /// what was there, and exit; `weave reset` does it for one that runs
+    #[arg(long, help_heading = "Host", conflicts_with = "print_peer_name")]
+    pub(crate) cleanup: bool,
+
+    /// Print what is wrong with this host as JSON, and exit; `weave doctor` also knows the router and its links
+    #[arg(long, help_heading = "Host", conflicts_with_all = ["print_peer_name", "cleanup"])]
+    pub(crate) doctor: bool,
 
     /// Print the name that this router has or would have, and exit
     #[arg(long, help_heading = "Host")]

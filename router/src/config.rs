@@ -46,6 +46,8 @@ pub(crate) struct Config {
     pub(crate) ipam: Option<IpamConfig>,
     pub(crate) dns: Option<DnsConfig>,
     pub(crate) socket: PathBuf,
+    /// Where Prometheus is answered.
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) db_prefix: PathBuf,
 }
 
@@ -64,6 +66,8 @@ pub(crate) struct DnsConfig {
     pub(crate) listen: SocketAddr,
     pub(crate) ttl: Duration,
     pub(crate) resolv_conf: PathBuf,
+    /// Who may ask, besides containers and this host.
+    pub(crate) allow: Vec<Subnet>,
 }
 
 impl Config {
@@ -91,6 +95,7 @@ impl Config {
             workers: if args.workers == 0 { cores.clamp(1, MAX_WORKERS) } else { args.workers.min(64) },
             ipam,
             dns,
+            metrics: args.metrics_addr.as_deref().map(parse_metrics).transpose()?,
             socket: weave_api::socket_path(&args.run_dir, args.http_addr.as_deref())
                 .map_err(|error| Fatal::usage(error.to_string()))?,
             db_prefix: args.db_prefix,
@@ -114,6 +119,12 @@ fn check_mtu(mtu: u16) -> anyhow::Result<u16> {
         return Ok(mtu);
     }
     Err(Fatal::usage(format!("--mtu {mtu}: give {MIN_MTU} to {MAX_MTU} bytes")))
+}
+
+/// `ADDRESS:PORT`, or `:PORT` as Weave Net took it: on every address.
+fn parse_metrics(text: &str) -> anyhow::Result<SocketAddr> {
+    let full = if text.starts_with(':') { format!("[::]{text}") } else { text.to_owned() };
+    full.parse().map_err(|_| Fatal::usage(format!("--metrics-addr {text}: give ADDRESS:PORT, or :PORT")))
 }
 
 fn parse_subnets<'a>(flag: &str, texts: impl Iterator<Item = &'a str>) -> anyhow::Result<Vec<Subnet>> {
@@ -247,6 +258,7 @@ fn parse_dns(args: &Args) -> anyhow::Result<DnsConfig> {
         listen: args.dns_listen_address,
         ttl: Duration::from_secs(args.dns_ttl.into()),
         resolv_conf: args.resolv_conf.clone(),
+        allow: parse_subnets("--dns-allow", args.dns_allow.iter().map(String::as_str))?,
     })
 }
 

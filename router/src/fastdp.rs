@@ -25,8 +25,8 @@ use weave_datapath::Plan;
 use weave_hostnet::{Host, LinkIndex};
 use weave_model::{LinkId, PeerName};
 
-pub(crate) use self::pulse::Vouch;
 use self::{adoption::Adoption, devices::Devices, guard::Guard, keeper::Keeper, pulse::Pulse};
+pub(crate) use self::{guard::remove as remove_guard, pulse::Vouch};
 
 /// UDP port of VXLAN, as Weave Net has always used.
 const PORT: u16 = 6784;

@@ -3,14 +3,17 @@
 
 mod app;
 mod args;
+mod cleanup;
 mod clock;
 mod config;
+mod doctor;
 mod engine;
 mod exit;
 mod fastdp;
 mod identity;
 mod learning;
 mod mark;
+mod metrics;
 mod ops;
 mod quic;
 mod report;
@@ -36,18 +39,42 @@ fn main() -> ExitCode {
 fn start(args: Args) -> anyhow::Result<()> {
     init_log(&args.log_level)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let print_name_only = args.print_peer_name;
+    let (print_name_only, cleanup_only, doctor_only) = (args.print_peer_name, args.cleanup, args.doctor);
     let config = Config::from_args(args, &config::host_name()?, cores)?;
     if print_name_only {
         return print_name(&config);
     }
-    // Two threads: one can wait for the disk while the other answers.
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_stack_size(1 << 20)
-        .enable_all()
-        .build()?
-        .block_on(app::run(config))
+    if cleanup_only {
+        return print_json(&runtime()?.block_on(cleanup::run(&config))?);
+    }
+    if doctor_only {
+        return print_json(&runtime()?.block_on(doctor::host_only(&config))?);
+    }
+    let ending = runtime()?.block_on(app::run(&config))?;
+    if ending == app::Ending::Reset {
+        // In a runtime of its own: by now nothing of the router runs any more that could bring something back.
+        let removed = runtime()?.block_on(cleanup::run(&config))?;
+        tracing::info!(
+            interfaces = removed.interfaces.len(),
+            "everything of this router is gone from the host"
+        );
+    }
+    Ok(())
+}
+
+/// Two threads: one can wait for the disk while the other answers.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    Ok(builder.worker_threads(2).thread_stack_size(1 << 20).enable_all().build()?)
+}
+
+fn print_json(answer: &impl serde::Serialize) -> anyhow::Result<()> {
+    let json = serde_json::to_string_pretty(answer)?;
+    #[expect(clippy::print_stdout, reason = "the answer of --cleanup and --doctor")]
+    {
+        println!("{json}");
+    }
+    Ok(())
 }
 
 fn print_name(config: &Config) -> anyhow::Result<()> {

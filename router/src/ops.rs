@@ -7,8 +7,10 @@ mod attach;
 mod commands;
 mod expose;
 mod record;
+mod reset;
 mod resize;
 mod restore;
+mod trace;
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use weave_api::{ApiError, ErrorCode};
 use weave_hostnet::Host;
 use weave_ipam::{Refusal, Reply};
@@ -25,6 +27,7 @@ use weave_model::{AddressSpec, ContainerId, Interface, PeerName};
 pub(crate) use self::record::Record;
 use crate::{
     clock,
+    doctor::Subject,
     engine::{Handle, Stopped},
     report::Facts,
     store::Store,
@@ -32,15 +35,18 @@ use crate::{
 
 /// What the operations need.
 pub(crate) struct Ops {
-    engine: Handle,
-    host: Host,
+    pub(crate) engine: Handle,
+    pub(crate) host: Host,
     store: Store,
-    facts: Arc<Facts>,
+    pub(crate) facts: Arc<Facts>,
     bridge: String,
     /// What interfaces have, or are about to get.
     mtu: AtomicU16,
     local: PeerName,
     has_ipam: bool,
+    pub(crate) subject: Subject,
+    /// Told when the router is to end and to take everything with it.
+    ending: Notify,
     /// What is attached here, as the store has it.
     records: StdMutex<BTreeMap<ContainerId, Record>>,
     /// Host operations run one at a time: two on one container would undo each other's work.
@@ -57,13 +63,16 @@ pub(crate) struct Setup {
     pub(crate) mtu: u16,
     pub(crate) local: PeerName,
     pub(crate) has_ipam: bool,
+    /// What the doctor examines.
+    pub(crate) subject: Subject,
 }
 
 impl Ops {
     pub(crate) fn new(setup: Setup) -> Self {
-        let Setup { engine, host, store, facts, bridge, mtu, local, has_ipam } = setup;
+        let Setup { engine, host, store, facts, bridge, mtu, local, has_ipam, subject } = setup;
         let (mtu, records) = (AtomicU16::new(mtu), StdMutex::new(BTreeMap::new()));
-        Self { engine, host, store, facts, bridge, mtu, local, has_ipam, records, exclusive: Mutex::new(()) }
+        let (ending, exclusive) = (Notify::new(), Mutex::new(()));
+        Self { engine, host, store, facts, bridge, mtu, local, has_ipam, subject, ending, records, exclusive }
     }
 
     fn records(&self) -> std::sync::MutexGuard<'_, BTreeMap<ContainerId, Record>> {

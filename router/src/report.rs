@@ -40,11 +40,16 @@ pub(crate) struct DnsFacts {
     pub(crate) listen: Vec<String>,
     pub(crate) upstream: Vec<String>,
     pub(crate) ttl: u32,
+    pub(crate) server: Arc<weave_dns::Server>,
 }
 
 impl Facts {
     pub(crate) const fn has_dns(&self) -> bool {
         self.dns.is_some()
+    }
+
+    pub(crate) fn dns_stats(&self) -> Option<weave_dns::Stats> {
+        self.dns.as_ref().map(|dns| dns.server.stats())
     }
 
     pub(crate) fn default_subnets(&self) -> &[Subnet] {
@@ -213,7 +218,7 @@ fn connection(status: &ConnectionStatus, now: Instant) -> ConnectionReport {
 }
 
 /// Why a connection is not as good as it could be.
-fn info(status: &ConnectionStatus) -> Option<String> {
+pub(crate) fn info(status: &ConnectionStatus) -> Option<String> {
     if !status.text.is_empty() {
         return Some(status.text.clone());
     }

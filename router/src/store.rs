@@ -145,7 +145,7 @@ pub(crate) fn path_for(prefix: &Path) -> PathBuf {
 }
 
 /// Refuses a path that something else than sled has filled, before sled writes anything into it.
-fn refuse_foreign(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn refuse_foreign(path: &Path) -> anyhow::Result<()> {
     let foreign = |what: &str| -> anyhow::Error {
         Fatal::error(
             Exit::Store,

@@ -74,7 +74,7 @@ pub(super) async fn launch(launch: Launch, global: Global) -> Result<(), Failure
 }
 
 /// The `weaver` that came with us; else whichever the PATH has.
-fn beside_us() -> PathBuf {
+pub(super) fn beside_us() -> PathBuf {
     let beside = std::env::current_exe().ok().and_then(|us| Some(us.parent()?.join("weaver")));
     beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from("weaver"))
 }

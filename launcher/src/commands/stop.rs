@@ -15,6 +15,11 @@ const AFTER_KILL: Duration = Duration::from_secs(5);
 
 pub(super) async fn stop(context: &Context, stop: &Stop) -> Result<(), Failure> {
     let pid = find(context).await?;
+    end(context, pid, Duration::from_secs(stop.timeout), stop.force)
+}
+
+/// Ends the process, by force if it does not in this time and may be.
+pub(super) fn end(context: &Context, pid: i32, patience: Duration, force: bool) -> Result<(), Failure> {
     let cannot = |error: io::Error| {
         let exit =
             if error.kind() == io::ErrorKind::PermissionDenied { Exit::Permission } else { Exit::Failed };
@@ -22,12 +27,12 @@ pub(super) async fn stop(context: &Context, stop: &Stop) -> Result<(), Failure> 
     };
     let Some(process) = Process::open(pid).map_err(cannot)? else { return Ok(()) };
     process.terminate().map_err(cannot)?;
-    if !process.ended_within(Duration::from_secs(stop.timeout)).map_err(cannot)? {
-        if !stop.force {
+    if !process.ended_within(patience).map_err(cannot)? {
+        if !force {
             let message = format!(
                 "weaver (process {}) has not ended after {} s; `weave stop --force` kills it",
                 process.pid(),
-                stop.timeout
+                patience.as_secs()
             );
             return Err(Failure::new(Exit::Deadline, message));
         }

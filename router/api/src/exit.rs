@@ -21,11 +21,13 @@ pub enum Exit {
     Permission,
     /// The store cannot be read, is damaged, or belongs to another router or version.
     Store,
+    /// Nothing is broken, but something ought to be looked at (`weave doctor`).
+    Warnings,
 }
 
 impl Exit {
     /// Every code, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ok,
         Self::Failed,
         Self::Usage,
@@ -35,6 +37,7 @@ impl Exit {
         Self::Conflict,
         Self::Permission,
         Self::Store,
+        Self::Warnings,
     ];
 
     /// The number that the process ends with.
@@ -50,6 +53,7 @@ impl Exit {
             Self::Conflict => 6,
             Self::Permission => 7,
             Self::Store => 8,
+            Self::Warnings => 9,
         }
     }
 
@@ -66,6 +70,7 @@ impl Exit {
             Self::Conflict => "collides with something that exists",
             Self::Permission => "not permitted",
             Self::Store => "the store is damaged, or belongs to another router",
+            Self::Warnings => "works, but something ought to be looked at",
         }
     }
 

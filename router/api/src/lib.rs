@@ -10,16 +10,20 @@
 mod call;
 mod client;
 mod container;
+mod doctor;
 mod error;
 mod exit;
 mod report;
 mod request;
+mod reset;
 mod text;
+mod trace;
 pub mod views;
 
 pub use call::{Call, DEFAULT_WAIT, MAX_WAIT, QUICK, REPORT_PATH};
 pub use client::{Client, socket_path};
 pub use container::ContainerRef;
+pub use doctor::{Diagnosis, DoctorRequest, Finding};
 pub use error::{ApiError, ErrorCode};
 pub use exit::Exit;
 pub use report::{
@@ -34,3 +38,5 @@ pub use request::{
     ListRequest, ListResponse, LookupRequest, PrimeRequest, PrimeResponse, PsRequest, PsResponse,
     ReadyRequest, ReadyResponse, RmpeerRequest, RmpeerResponse, TakenOver, TargetsResponse,
 };
+pub use reset::{Removed, ResetRequest, ResetResponse};
+pub use trace::{HopTrace, StationTrace, TraceRequest, TraceResponse};

@@ -5,11 +5,13 @@
 
 mod lists;
 mod status;
+mod trace;
 
 use weave_model::PeerName;
 
 pub use lists::{connections, containers, dns, ipam, peers, targets};
 pub use status::status;
+pub use trace::{doctor, trace};
 
 /// `aa:00:00:00:00:02(node-b)`.
 fn label(name: PeerName, nickname: &str) -> String {

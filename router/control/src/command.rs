@@ -3,10 +3,11 @@
 use tokio::sync::oneshot;
 use weave_api::{
     AddressesResponse, AllocateRequest, ApiError, AttachRequest, AttachResponse, Call, ClaimRequest,
-    ConnectRequest, DetachRequest, DnsAddRequest, DnsLookupRequest, DnsLookupResponse, DnsRemoveRequest,
-    DnsResponse, ExposeRequest, ForgetRequest, FreeRequest, HideRequest, LeaveRequest, LeaveResponse,
-    ListRequest, ListResponse, LookupRequest, PrimeRequest, PrimeResponse, PsRequest, PsResponse,
-    ReadyRequest, ReadyResponse, Report, RmpeerRequest, RmpeerResponse, TargetsResponse,
+    ConnectRequest, DetachRequest, Diagnosis, DnsAddRequest, DnsLookupRequest, DnsLookupResponse,
+    DnsRemoveRequest, DnsResponse, DoctorRequest, ExposeRequest, ForgetRequest, FreeRequest, HideRequest,
+    LeaveRequest, LeaveResponse, ListRequest, ListResponse, LookupRequest, PrimeRequest, PrimeResponse,
+    PsRequest, PsResponse, ReadyRequest, ReadyResponse, Report, ResetRequest, ResetResponse, RmpeerRequest,
+    RmpeerResponse, TargetsResponse, TraceRequest, TraceResponse,
 };
 
 /// Where an answer goes. When the asker has gone away, `is_closed` is true (and `closed` completes): whatever waits on its behalf is to be
@@ -23,6 +24,11 @@ pub enum Command {
     Report {
         /// The answer.
         reply: Reply<Box<Report>>,
+    },
+    /// What Prometheus scrapes, in the text format of OpenMetrics.
+    Metrics {
+        /// The answer.
+        reply: Reply<String>,
     },
     /// Wait until every part has started.
     Ready(ReadyRequest, Reply<ReadyResponse>),
@@ -62,6 +68,12 @@ pub enum Command {
     Rmpeer(RmpeerRequest, Reply<RmpeerResponse>),
     /// Hand our space to another peer.
     Leave(LeaveRequest, Reply<LeaveResponse>),
+    /// Leave, and end the router with everything of its own.
+    Reset(ResetRequest, Reply<ResetResponse>),
+    /// Where something is, and the way there.
+    Trace(TraceRequest, Reply<TraceResponse>),
+    /// What is wrong.
+    Doctor(DoctorRequest, Reply<Diagnosis>),
 }
 
 /// A request that has a command.
@@ -99,4 +111,7 @@ dispatch! {
     DnsLookupRequest => DnsLookup;
     RmpeerRequest => Rmpeer;
     LeaveRequest => Leave;
+    ResetRequest => Reset;
+    TraceRequest => Trace;
+    DoctorRequest => Doctor;
 }

@@ -33,6 +33,11 @@ impl Engine {
         self.ask(QUICK, |reply| Command::Report { reply }).await.map(|report| *report)
     }
 
+    /// What Prometheus scrapes.
+    pub(crate) async fn metrics(&self) -> Result<String, ApiError> {
+        self.ask(QUICK, |reply| Command::Metrics { reply }).await
+    }
+
     async fn ask<T>(
         &self,
         patience: Duration,

@@ -8,8 +8,9 @@ use axum::{
 };
 use weave_api::{
     AllocateRequest, AttachRequest, ClaimRequest, ConnectRequest, DetachRequest, DnsAddRequest,
-    DnsLookupRequest, DnsRemoveRequest, ExposeRequest, ForgetRequest, FreeRequest, HideRequest, LeaveRequest,
-    ListRequest, LookupRequest, PrimeRequest, PsRequest, REPORT_PATH, ReadyRequest, Report, RmpeerRequest,
+    DnsLookupRequest, DnsRemoveRequest, DoctorRequest, ExposeRequest, ForgetRequest, FreeRequest,
+    HideRequest, LeaveRequest, ListRequest, LookupRequest, PrimeRequest, PsRequest, REPORT_PATH,
+    ReadyRequest, Report, ResetRequest, RmpeerRequest, TraceRequest,
 };
 
 use crate::{body::read_json, command::Dispatch, engine::Engine, refusal::Refusal};
@@ -35,7 +36,10 @@ pub(crate) fn routes() -> Router<Engine> {
     let router = with::<DnsRemoveRequest>(router);
     let router = with::<DnsLookupRequest>(router);
     let router = with::<RmpeerRequest>(router);
-    with::<LeaveRequest>(router)
+    let router = with::<LeaveRequest>(router);
+    let router = with::<ResetRequest>(router);
+    let router = with::<TraceRequest>(router);
+    with::<DoctorRequest>(router)
 }
 
 fn with<C: Dispatch>(router: Router<Engine>) -> Router<Engine> {

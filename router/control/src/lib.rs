@@ -12,6 +12,7 @@ mod command;
 mod engine;
 mod json;
 mod listen;
+mod metrics;
 mod plain;
 mod plain_ip;
 mod refusal;
@@ -19,4 +20,5 @@ mod server;
 
 pub use command::{Command, Reply};
 pub use listen::{BindError, ListenConfig, Listener};
+pub use metrics::serve_metrics;
 pub use server::{MAX_CONNECTIONS, serve};

@@ -9,14 +9,15 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::UnixStream,
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixStream},
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
 use weave_api::{ApiError, ErrorCode};
 
-use crate::{Command, Listener, engine::Engine, json, plain, refusal};
+use crate::{Command, Listener, engine::Engine, json, metrics, plain, refusal};
 
 /// How many connections are open at once. More are turned away at once, in words. A busy Kubernetes node starts
 /// some 250 containers at a time; the common limit of 1,024 open files leaves the rest to the router.
@@ -68,17 +69,38 @@ pub async fn serve(listener: Listener, commands: mpsc::Sender<Command>, shutdown
     connections.shutdown().await;
 }
 
+/// Serves `router` over TCP, to `most` clients at once; who comes beyond that waits to be accepted.
+pub(crate) async fn serve_tcp(listener: TcpListener, router: Router, most: usize) {
+    let service = TowerToHyperService::new(router);
+    let permits = Arc::new(Semaphore::new(most));
+    let (_stop, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                drop(connections.spawn(converse(stream, service.clone(), permit, stopped.clone())))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a scrape");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
 fn router(engine: Engine) -> Router {
     json::routes()
         .merge(plain::routes())
+        .merge(metrics::routes())
         .fallback(refusal::unknown_path)
         .method_not_allowed_fallback(refusal::wrong_method)
         .with_state(engine)
 }
 
 /// Serves one request and its answer, within bounds.
-async fn converse(
-    stream: UnixStream,
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
     service: TowerToHyperService<Router>,
     _permit: OwnedSemaphorePermit,
     mut stopped: watch::Receiver<bool>,

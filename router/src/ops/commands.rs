@@ -29,6 +29,7 @@ impl Ops {
     async fn carry_out(self: Arc<Self>, command: Command) {
         match command {
             Command::Report { reply } => answer(reply, self.report()).await,
+            Command::Metrics { reply } => answer(reply, self.metrics()).await,
             Command::Ready(_, reply) => answer(reply, self.ready()).await,
             Command::Connect(request, reply) => answer(reply, self.connect(request)).await,
             Command::Forget(request, reply) => answer(reply, self.forget(request)).await,
@@ -48,10 +49,13 @@ impl Ops {
             Command::DnsLookup(request, reply) => answer(reply, self.dns_lookup(request)).await,
             Command::Rmpeer(request, reply) => answer(reply, self.rmpeer(request)).await,
             Command::Leave(request, reply) => answer(reply, self.leave(request)).await,
+            Command::Reset(request, reply) => self.carry_out_reset(request, reply).await,
+            Command::Trace(request, reply) => answer(reply, self.trace(request)).await,
+            Command::Doctor(_, reply) => answer(reply, self.doctor()).await,
         }
     }
 
-    async fn report(&self) -> Result<Box<Report>, ApiError> {
+    pub(crate) async fn report(&self) -> Result<Box<Report>, ApiError> {
         let facts = Arc::clone(&self.facts);
         let (attached, mtu) = (self.attached(), self.mtu());
         self.engine
@@ -283,7 +287,7 @@ impl Ops {
         Ok(RmpeerResponse { taken_over })
     }
 
-    async fn leave(&self, request: LeaveRequest) -> Result<LeaveResponse, ApiError> {
+    pub(super) async fn leave(&self, request: LeaveRequest) -> Result<LeaveResponse, ApiError> {
         self.need_ipam()?;
         let leaving = self.engine.ask_ring(|node, id, now| node.leave(id, now));
         let result = tokio::time::timeout(request.timeout(), leaving).await.map_err(|_| {

@@ -12,10 +12,10 @@ use std::{
 
 use tokio::sync::mpsc;
 use weave_api::{
-    AddressesResponse, ApiError, AttachResponse, ContainerReport, DataPlaneReport, DnsEntry,
+    AddressesResponse, ApiError, AttachResponse, ContainerReport, DataPlaneReport, Diagnosis, DnsEntry,
     DnsLookupResponse, DnsReport, DnsResponse, ErrorCode, IpamReport, LeaveResponse, ListResponse,
-    OwnerReport, PrimeResponse, PsResponse, ReadyResponse, Report, RmpeerResponse, RouterReport, TakenOver,
-    TargetsResponse,
+    OwnerReport, PrimeResponse, PsResponse, ReadyResponse, Report, ResetResponse, RmpeerResponse,
+    RouterReport, StationTrace, TakenOver, TargetsResponse, TraceResponse,
 };
 use weave_control::{Command, Reply};
 use weave_model::{AddressSpec, ContainerId, Interface, Mac, PeerName};
@@ -36,6 +36,8 @@ pub(crate) struct State {
     pub(crate) starting: bool,
     /// Waits end with this reason at once.
     pub(crate) no_ring: Option<String>,
+    /// What the doctor says.
+    pub(crate) diagnosis: Diagnosis,
 }
 
 #[derive(Clone, Default)]
@@ -53,6 +55,7 @@ impl Engine {
         let mut state = self.0.lock().unwrap();
         match command {
             Command::Report { reply } => say(reply, Ok(Box::new(report(&state)))),
+            Command::Metrics { reply } => say(reply, Ok("# EOF\n".to_owned())),
             Command::Ready(_, reply) => say(reply, ready(&state)),
             Command::Connect(request, reply) => {
                 if request.peers.iter().any(|peer| peer.contains(' ')) {
@@ -155,6 +158,9 @@ impl Engine {
                 say(reply, Ok(RmpeerResponse { taken_over: request.peers.into_iter().map(taken).collect() }));
             }
             Command::Leave(_, reply) => say(reply, Ok(LeaveResponse { heir: None, addresses: 0 })),
+            Command::Reset(request, reply) => say(reply, reset(request.force)),
+            Command::Trace(request, reply) => say(reply, Ok(trace(&state, request.target))),
+            Command::Doctor(_, reply) => say(reply, Ok(state.diagnosis.clone())),
         }
     }
 
@@ -186,6 +192,37 @@ impl Engine {
             state.lock().unwrap().withdrawn.push(container);
         });
     }
+}
+
+fn reset(force: bool) -> Result<ResetResponse, ApiError> {
+    if !force {
+        let message = "no other router can take our addresses over";
+        return Err(ApiError::new(ErrorCode::Conflict, message).with_hint("use --force"));
+    }
+    let abandoned = Some("nobody took our addresses over".to_owned());
+    Ok(ResetResponse { abandoned, db_prefix: "/nonexistent/weave".into(), bridge: "weave".to_owned() })
+}
+
+fn trace(state: &State, target: String) -> TraceResponse {
+    let has = |held: &Vec<Interface>| held.iter().any(|held| held.address().to_string() == target);
+    let stations: Vec<StationTrace> = state
+        .addresses
+        .iter()
+        .filter(|(_, held)| has(held))
+        .map(|(id, held)| StationTrace {
+            mac: Mac([2, 0, 0, 0, 0, 9]),
+            container: Some(id.clone()),
+            addresses: held.iter().map(|held| held.address()).collect(),
+            peer: NAME,
+            nickname: "node-a".to_owned(),
+            local: true,
+            reachable: true,
+            mtu: 1376,
+            hops: vec![],
+        })
+        .collect();
+    let note = stations.is_empty().then(|| format!("nobody has {target}"));
+    TraceResponse { target, stations, note }
 }
 
 fn say<T>(reply: Reply<T>, answer: Result<T, ApiError>) {

@@ -1,0 +1,284 @@
+//! What Prometheus scrapes: the names that Weave Net has always had, and what it could not count.
+//!
+//! Everything is read from one snapshot of the engine's state at the time of the scrape; nothing is counted twice.
+
+use std::time::Instant;
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _, MetricEncoder, NoLabelSet, text},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+use weave_api::{ApiError, ConnectionState, Overlay, Report};
+use weave_datapath::DropReason;
+
+use crate::{
+    engine::{self, Engine},
+    ops::{Ops, stopping},
+    report,
+};
+
+/// The state at one moment.
+#[derive(Debug)]
+struct Snapshot {
+    report: Report,
+    engine: engine::Counters,
+    mesh: weave_mesh::Counters,
+    worker: weave_worker::Counters,
+    dns: Option<weave_dns::Stats>,
+    /// Whether the ring answers requests of its own: claims and allocations that wait.
+    pending: usize,
+    /// Own live names.
+    own_names: usize,
+}
+
+type Labels<'a> = [(&'a str, String)];
+
+impl Ops {
+    /// The exposition, in the text format of OpenMetrics.
+    pub(crate) async fn metrics(&self) -> Result<String, ApiError> {
+        let facts = std::sync::Arc::clone(&self.facts);
+        let (attached, mtu) = (self.attached(), self.mtu());
+        let snapshot = self.engine.run(move |engine, now| {
+            let report = report::build(engine, &facts, &attached, mtu, now);
+            Snapshot::take(engine, report, facts.dns_stats(), now)
+        });
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(snapshot.await.map_err(stopping)?));
+        let mut exposition = String::new();
+        text::encode(&mut exposition, &registry).map_err(ApiError::internal)?;
+        Ok(exposition)
+    }
+}
+
+impl Snapshot {
+    fn take(engine: &Engine, report: Report, dns: Option<weave_dns::Stats>, now: Instant) -> Self {
+        let own = report.router.name;
+        Self {
+            engine: engine.counters,
+            mesh: engine.node.mesh_status(now).counters,
+            worker: engine.workers.counters(),
+            dns,
+            pending: engine.node.ipam_status().map_or(0, |status| status.pending.len()),
+            own_names: report.dns.iter().flat_map(|dns| &dns.entries).filter(|e| e.peer == own).count(),
+            report,
+        }
+    }
+
+    fn connections(&self, out: &mut Page<'_, '_>) -> std::fmt::Result {
+        let mut count_by_kind = std::collections::BTreeMap::<_, f64>::new();
+        for link in &self.report.router.connections {
+            let encryption = if link.encrypted { "yes" } else { "" };
+            let overlay = link.overlay.map(|overlay| overlay.to_string()).unwrap_or_default();
+            let kind = (link.state.to_string(), overlay, encryption);
+            *count_by_kind.entry(kind).or_default() += 1.0;
+        }
+        let mut family = out.gauge("weave_connections", "Number of peer-to-peer connections")?;
+        for ((state, kind, encryption), count) in count_by_kind {
+            let labels = [("state", state), ("type", kind), ("encryption", encryption.to_owned())];
+            family.put(&labels, count)?;
+        }
+        out.count("weave_connection_terminations", "Links that have ended", self.engine.terminations)?;
+        out.count(
+            "weave_connection_refusals",
+            "Connections refused in the handshake",
+            self.engine.refused_links,
+        )?;
+        out.count(
+            "weave_refused_inputs",
+            "Facts and messages of peers that were refused",
+            self.engine.refused_inputs,
+        )
+    }
+
+    fn links(&self, out: &mut Page<'_, '_>) -> std::fmt::Result {
+        let up = || {
+            let links = self.report.router.connections.iter();
+            let links = links.filter(|link| link.state == ConnectionState::Established);
+            links.filter_map(|link| Some((link, link.peer?.to_string())))
+        };
+        let mut overlay = out.gauge(
+            "weave_link_fastdp",
+            "1 where the kernel carries a link's frames, 0 where the tunnel does",
+        )?;
+        for (link, peer) in up() {
+            let is_fast = link.overlay == Some(Overlay::Fastdp);
+            overlay.put(&[("peer", peer)], f64::from(u8::from(is_fast)))?;
+        }
+        let mut rtt = out.gauge("weave_link_rtt_seconds", "Time there and back over the overlay in use")?;
+        for (link, peer) in up() {
+            if let Some(micros) = link.rtt_us.and_then(|micros| u32::try_from(micros).ok()) {
+                rtt.put(&[("peer", peer)], f64::from(micros) / 1e6)?;
+            }
+        }
+        let mut mtu = out.gauge("weave_link_mtu_bytes", "Largest packet that a link carries")?;
+        for (link, peer) in up() {
+            if let Some(bytes) = link.mtu {
+                mtu.put(&[("peer", peer)], f64::from(bytes))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What went through the tunnel, and what was thrown away.
+    fn data_plane(&self, out: &mut Page<'_, '_>) -> std::fmt::Result {
+        let links = &self.report.data_plane.links;
+        let labels = |peer: String, way: &str| [("peer", peer), ("direction", way.to_owned())];
+        let mut bytes = out.counter("weave_sleeve_bytes", "Bytes of the tunnel's datagrams")?;
+        for link in links {
+            bytes.put(&labels(link.peer.to_string(), "sent"), link.counters.tx_bytes)?;
+            bytes.put(&labels(link.peer.to_string(), "received"), link.counters.rx_bytes)?;
+        }
+        let mut packets = out.counter("weave_sleeve_packets", "Datagrams of the tunnel")?;
+        for link in links {
+            packets.put(&labels(link.peer.to_string(), "sent"), link.counters.tx_packets)?;
+            packets.put(&labels(link.peer.to_string(), "received"), link.counters.rx_packets)?;
+        }
+        let harmless = DropReason::ALL.into_iter().filter(|reason| !reason.is_loss());
+        let harmless: Vec<&str> = harmless.map(DropReason::label).collect();
+        let mut drops = out.counter("weave_drops", "Frames and datagrams that somebody misses, by reason")?;
+        for (reason, count) in self.worker.drops.iter().filter(|(reason, _)| !harmless.contains(reason)) {
+            drops.put(&[("reason", (*reason).to_owned())], *count)?;
+        }
+        out.number(
+            "weave_mtu_bytes",
+            "MTU of the bridge and of containers",
+            self.report.data_plane.mtu.into(),
+        )
+    }
+
+    fn gossip(&self, out: &mut Page<'_, '_>) -> std::fmt::Result {
+        let way = |way: &str| [("direction", way.to_owned())];
+        let mut messages = out.counter("weave_gossip_messages", "Messages of the mesh")?;
+        messages.put(&way("sent"), self.mesh.messages_sent)?;
+        messages.put(&way("received"), self.mesh.messages_received)?;
+        let mut bytes = out.counter("weave_gossip_bytes", "Bytes of the mesh's messages")?;
+        bytes.put(&way("sent"), self.mesh.bytes_sent)?;
+        bytes.put(&way("received"), self.mesh.bytes_received)?;
+        let mut drops =
+            out.counter("weave_gossip_drops", "Messages for others that were not passed on, by reason")?;
+        for (reason, count) in [
+            ("no_route", self.mesh.dropped_no_route),
+            ("hop_limit", self.mesh.dropped_hop_limit),
+            ("duplicate", self.mesh.dropped_duplicate),
+            ("unknown_origin", self.mesh.dropped_unknown_origin),
+            ("backlog", self.mesh.dropped_backlog),
+        ] {
+            drops.put(&[("reason", reason.to_owned())], count)?;
+        }
+        out.count("weave_gossip_relayed", "Messages passed on for others", self.mesh.relayed)?;
+        out.count("weave_gossip_mismatches", "Comparisons that found a difference", self.mesh.mismatches)?;
+        out.count(
+            "weave_route_computations",
+            "Times that the routes were computed",
+            self.mesh.recalculations,
+        )?;
+        out.number("weave_peers", "Routers known, this one included", whole(self.report.router.peers.len()))
+    }
+
+    fn addresses(&self, out: &mut Page<'_, '_>) -> std::fmt::Result {
+        let Some(ipam) = &self.report.ipam else { return Ok(()) };
+        let mut used = out.gauge("weave_ips", "Number of IP addresses")?;
+        used.put(&[("state", "local-used".to_owned())], whole(ipam.active))?;
+        let all: f64 = ipam.ranges.iter().map(|range| size(range.net())).sum();
+        out.number("weave_max_ips", "Size of the IP address space used for allocation", all)?;
+        let gone = || ipam.owners.iter().filter(|owner| !owner.reachable);
+        let count: u128 = gone().map(|owner| owner.addresses).sum();
+        #[expect(clippy::cast_precision_loss, reason = "a metric is a float, and the share matters")]
+        out.number("weave_ipam_unreachable_count", "Addresses owned by unreachable peers", count as f64)?;
+        let percent = gone().map(|owner| owner.percent).sum();
+        out.number(
+            "weave_ipam_unreachable_percentage",
+            "Share of addresses owned by unreachable peers",
+            percent,
+        )?;
+        out.number("weave_ipam_pending_requests", "Requests for addresses that wait", whole(self.pending))
+    }
+
+    fn names(&self, out: &mut Page<'_, '_>) -> std::fmt::Result {
+        if self.report.dns.is_none() {
+            return Ok(());
+        }
+        out.number("weave_dns_entries", "Names that this router has registered", whole(self.own_names))?;
+        let Some(stats) = &self.dns else { return Ok(()) };
+        let mut queries = out.counter("weave_dns_queries", "Queries, by how they ended")?;
+        for outcome in weave_dns::Outcome::ALL {
+            queries.put(&[("outcome", outcome.as_str().to_owned())], stats.count(outcome))?;
+        }
+        let bounds = weave_dns::LATENCY_BUCKETS.iter().map(std::time::Duration::as_secs_f64);
+        let buckets: Vec<(f64, u64)> = bounds.chain(std::iter::once(f64::MAX)).zip(stats.latency).collect();
+        let mut histogram = out.0.encode_descriptor(
+            "weave_dns_latency_seconds",
+            "Time from reading a query to sending its answer",
+            None,
+            MetricType::Histogram,
+        )?;
+        let count = stats.latency.iter().sum();
+        histogram.encode_histogram::<NoLabelSet>(stats.latency_sum.as_secs_f64(), count, &buckets, None)
+    }
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let mut page = Page(&mut encoder);
+        self.connections(&mut page)?;
+        self.links(&mut page)?;
+        self.data_plane(&mut page)?;
+        self.gossip(&mut page)?;
+        self.addresses(&mut page)?;
+        self.names(&mut page)
+    }
+}
+
+/// Writes families one after another.
+struct Page<'a, 'e>(&'a mut DescriptorEncoder<'e>);
+
+/// One name with several sets of labels.
+struct Counters<'m>(MetricEncoder<'m>);
+struct Gauges<'m>(MetricEncoder<'m>);
+
+impl Page<'_, '_> {
+    fn counter<'s>(&'s mut self, name: &'s str, help: &'s str) -> Result<Counters<'s>, std::fmt::Error> {
+        Ok(Counters(self.0.encode_descriptor(name, help, None, MetricType::Counter)?))
+    }
+
+    fn gauge<'s>(&'s mut self, name: &'s str, help: &'s str) -> Result<Gauges<'s>, std::fmt::Error> {
+        Ok(Gauges(self.0.encode_descriptor(name, help, None, MetricType::Gauge)?))
+    }
+
+    fn count(&mut self, name: &str, help: &str, value: u64) -> std::fmt::Result {
+        let family = self.counter(name, help)?;
+        ConstCounter::new(value).encode(family.0)
+    }
+
+    fn number(&mut self, name: &str, help: &str, value: f64) -> std::fmt::Result {
+        let family = self.gauge(name, help)?;
+        ConstGauge::new(value).encode(family.0)
+    }
+}
+
+impl Counters<'_> {
+    fn put(&mut self, labels: &Labels<'_>, value: u64) -> std::fmt::Result {
+        ConstCounter::new(value).encode(self.0.encode_family(&labels.to_vec())?)
+    }
+}
+
+impl Gauges<'_> {
+    fn put(&mut self, labels: &Labels<'_>, value: f64) -> std::fmt::Result {
+        ConstGauge::new(value).encode(self.0.encode_family(&labels.to_vec())?)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a metric is a float; counts stay far below its 2^53")]
+fn whole(count: impl TryInto<u64>) -> f64 {
+    count.try_into().unwrap_or(u64::MAX) as f64
+}
+
+fn size(net: ipnet::IpNet) -> f64 {
+    let bits = match net {
+        ipnet::IpNet::V4(net) => 32 - net.prefix_len(),
+        ipnet::IpNet::V6(net) => 128 - net.prefix_len(),
+    };
+    f64::from(bits).exp2()
+}
