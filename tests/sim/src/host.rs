@@ -147,7 +147,8 @@ impl Host {
         self.uid = Uid((self.index as u64) << 32 | u64::from(self.life));
         let restored = self.disk.records.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         let domain = "weave.local.".parse().map_err(|error| format!("{error}"))?;
-        let config = Config { mesh: self.mesh(), ipam: Some(self.ipam()), restored, domain: Some(domain), mtu: None };
+        let config =
+            Config { mesh: self.mesh(), ipam: Some(self.ipam()), restored, domain: Some(domain), mtu: None };
         let mut node = Node::new(config, seed, now).map_err(|error| error.to_string())?;
         if let Some(mark) = self.mark {
             node.trust_store(mark, now);

@@ -57,7 +57,9 @@ impl fmt::Display for DownReason {
             Self::NeverAnswered => {
                 f.write_str("no heartbeat was ever answered: is UDP 6784 blocked between the hosts?")
             }
-            Self::StoppedAnswering => f.write_str("heartbeats are no longer answered: is UDP 6784 blocked between the hosts?"),
+            Self::StoppedAnswering => {
+                f.write_str("heartbeats are no longer answered: is UDP 6784 blocked between the hosts?")
+            }
             Self::NotHeard => f.write_str(
                 "heartbeats of the peer arrive, ours are not answered: is UDP 6784 blocked towards the peer?",
             ),
