@@ -105,7 +105,7 @@ impl Directory {
     /// Tells of changes, from a thread of its own, until nobody listens.
     pub(crate) fn watch(&self, events: SyncSender<Event>) -> anyhow::Result<()> {
         use inotify::{CreateFlags, WatchFlags};
-        let watching = || format!("watching directory {}", self.path.display());
+        let watching = || format!("cannot watch the directory {}", self.path.display());
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).with_context(watching)?;
         let flags = WatchFlags::CLOSE_WRITE
             | WatchFlags::CREATE

@@ -1,7 +1,7 @@
 //! The program `weave-npc`.
 #![forbid(unsafe_code)]
 
-use std::io::Write;
+use std::{io::Write, process::ExitCode};
 
 use anyhow::bail;
 use clap::Parser;
@@ -12,10 +12,21 @@ use weave_npc::{
     kernel::Kernel,
 };
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let args = Args::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell if standard error is gone.
+            let _ = writeln!(std::io::stderr(), "weave-npc: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> anyhow::Result<()> {
     match &args.command {
         Some(Command::Reset) => Kernel::remove(),
         Some(command) => {
