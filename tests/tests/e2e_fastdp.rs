@@ -180,13 +180,23 @@ fn a_killed_router_costs_no_packet_and_its_return_none() -> Result<()> {
         command.args(["monitor", "fdb"]);
         let monitor = hosts[0].spawn(command, "monitor")?;
         let killed = &mut routers[0];
-        let ping = ping_during(&lab, (&attached[0], &attached[1]), (600, 2.0), || {
-            killed.kill()?;
-            pause(Duration::from_secs(1));
-            killed.restart()?;
-            killed.await_ready()
+        let server = Server::start(lab.generator(), &attached[0].container, attached[0].address())?;
+        let bulk = format!("tcp {} --seconds 5", server.at());
+        let (ping, bulk) = thread::scope(|scope| {
+            let sending =
+                scope.spawn(|| measure::<TcpReport>(lab.generator(), &attached[2].container, &bulk));
+            let ping = ping_during(&lab, (&attached[0], &attached[1]), (600, 2.0), || {
+                killed.kill()?;
+                pause(Duration::from_secs(1));
+                killed.restart()?;
+                killed.await_ready()
+            });
+            let bulk = sending.join().map_err(|_| anyhow::anyhow!("the sending thread panicked"))?;
+            anyhow::Ok((ping?, bulk?))
         })?;
         ensure!(ping.received == ping.sent, "{ping:?}");
+        // A stream that stood still for a second while the router was gone would show.
+        ensure!(bulk.seconds < 6.0 && bulk.gbit_per_s() > 0.5, "{bulk:?}");
         await_mesh(&routers, 3)?;
         await_overlay(&routers, Overlay::Fastdp)?;
         let mac = attached[1].mac()?.to_string();
