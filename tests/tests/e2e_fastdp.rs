@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use weave_api::{ConnectionReport, ConnectionState, Overlay, Report};
+use weave_model::PeerName;
 use weave_tests::{
     clock::{Look, pause, wait_until},
     lab::{Container, Host, Lab, Segment},
-    product::{Programs, Router, Settings},
+    product::{Programs, Router, Settings, peer_name},
     scene::{
         Attached, LIMIT, attach, attach_each, await_all, await_all_pings, await_mesh, await_ping,
         await_report, finish, hosts, hosts_on_segment, lab, play, settings, start_all,
@@ -380,8 +381,8 @@ fn wired<'h>(
     })
 }
 
-/// A container asks for an address that nobody has: each of its requests is seen once in every container.
-fn a_broadcast_is_seen_once(lab: &Lab, attached: &[Attached]) -> Result<()> {
+/// How often each container sees the requests of the first, which asks for an address that nobody has.
+fn requests_seen(lab: &Lab, attached: &[Attached]) -> Result<Vec<usize>> {
     let recordings: Result<Vec<_>> =
         attached.iter().map(|one| Recording::start(lab.generator(), &one.container)).collect();
     let ping = "ping 10.47.255.254 --count 1 --timeout 3";
@@ -390,9 +391,21 @@ fn a_broadcast_is_seen_once(lab: &Lab, attached: &[Attached]) -> Result<()> {
     let mac = attached[0].mac()?.0;
     let is_request =
         |f: &&Vec<u8>| f.len() >= 42 && f[..6] == [0xff; 6] && f[6..12] == mac && f[12..14] == ARP;
-    let seen: Vec<usize> = frames?.iter().map(|f| f.iter().filter(is_request).count()).collect();
-    ensure!(seen[0] > 1 && seen.iter().all(|n| *n == seen[0]), "requests at each container: {seen:?}");
-    Ok(())
+    Ok(frames?.iter().map(|f| f.iter().filter(is_request).count()).collect())
+}
+
+/// A broadcast is seen once in every container. While a route changes (a young link's round-trip time is still being learned) the
+/// routers on the way may follow different trees for a moment; so it is looked at up to three times.
+fn a_broadcast_is_seen_once(lab: &Lab, attached: &[Attached]) -> Result<()> {
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        let seen = requests_seen(lab, attached)?;
+        if seen[0] > 1 && seen.iter().all(|n| *n == seen[0]) {
+            return Ok(());
+        }
+        all.push(seen);
+    }
+    anyhow::bail!("requests at each container, three times: {all:?}")
 }
 
 #[test]
@@ -434,9 +447,15 @@ fn rings_and_stars_of_kernels_and_tunnels_reach_everybody_once() -> Result<()> {
             let routers = wired(programs, &mut lab, &mut hosts, wires, slow)?;
             await_mesh(&routers, wires.len())?;
             let attached = attach_each(&routers)?;
-            if slow.is_empty() {
-                await_overlay(&routers, Overlay::Fastdp)?;
-            }
+            // While a link changes from the one to the other, a broadcast may come twice.
+            let slow: Vec<String> = slow.iter().map(|place| peer_name(routers[*place].host())).collect();
+            let is_slow = |name: PeerName| slow.contains(&name.to_string());
+            await_all("every link on its best overlay", &routers, |report| {
+                links(report).all(|link| {
+                    let any_slow = is_slow(report.router.name) || link.peer.is_some_and(is_slow);
+                    link.overlay == Some(if any_slow { Overlay::Sleeve } else { Overlay::Fastdp })
+                })
+            })?;
             await_all_pings(&lab, &attached)?;
             a_broadcast_is_seen_once(&lab, &attached)?;
             let (first, others) = attached.split_first().context("four containers")?;
