@@ -199,11 +199,6 @@ impl Pod {
         self.inside(|| connect(to, port))
     }
 
-    /// The same, with time for what was lost to be sent again.
-    pub(crate) fn connect_patiently(&self, to: IpAddr, port: u16) -> Option<TcpStream> {
-        self.inside(|| connect_within(to, port, Duration::from_secs(5)))
-    }
-
     /// Whether a TCP connection to there can be opened and used, and a datagram comes back from there.
     pub(crate) fn reaches(&self, to: IpAddr, port: u16) -> (bool, bool) {
         let tcp = self.connect(to, port).is_some_and(|mut stream| works(&mut stream));
@@ -234,12 +229,8 @@ fn echo(mut stream: TcpStream) {
 
 /// Opens a connection from where the calling thread is.
 pub(crate) fn connect(to: IpAddr, port: u16) -> Option<TcpStream> {
-    connect_within(to, port, PATIENCE)
-}
-
-fn connect_within(to: IpAddr, port: u16, patience: Duration) -> Option<TcpStream> {
-    let stream = TcpStream::connect_timeout(&SocketAddr::new(to, port), patience).ok()?;
-    stream.set_read_timeout(Some(patience)).unwrap();
+    let stream = TcpStream::connect_timeout(&SocketAddr::new(to, port), PATIENCE).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     Some(stream)
 }
 

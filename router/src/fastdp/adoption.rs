@@ -48,7 +48,7 @@ impl Adoption {
         (!self.tunnels.is_empty() || !self.flood.is_empty()).then_some(self.until)
     }
 
-    /// The plan with what has to stay for now.
+    /// The plan with what has to stay during the grace.
     pub(super) fn overlay(&mut self, mut plan: Plan, now: Instant) -> Plan {
         if now >= self.until {
             self.tunnels.clear();

@@ -80,7 +80,7 @@ impl Search {
         self.round.is_empty() && self.rounds > 0
     }
 
-    /// The round is over: what is not answered of it is lost for now.
+    /// The round is over: what is not answered of it counts as lost.
     pub(crate) fn advance(&mut self) -> Step {
         if !self.round.is_empty() && self.tries_left > 0 {
             self.tries_left -= 1;

@@ -144,7 +144,7 @@ impl Prober {
         self.report(DownReason::LargeLost { least: least(self.overhead) });
     }
 
-    /// The search found all there is for now.
+    /// The search has nothing more to try.
     fn conclude(&mut self, moment: &Moment<'_>) {
         self.sizing = None;
         let ceiling = self.ceiling;
