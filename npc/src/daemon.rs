@@ -9,15 +9,17 @@ use std::{
 };
 
 use anyhow::Context;
-use weave_hostnet::nft::{Author, Notice, TableWatch};
+use weave_hostnet::nft::{self, Author, Notice, TableWatch};
 use weave_policy::{Compiler, Direction, Flow, Reason, Scope, World};
 
 use crate::{
-    clock, control,
+    clock,
+    cluster::Kind,
+    control,
     control::Request,
     kernel::Kernel,
-    program::{Multicast, TABLE},
-    source::{Event, Source},
+    program::{self, Multicast, TABLE},
+    source::{Event, Readiness, Source},
 };
 
 /// How many events may wait; a source that cannot be heard is looked at anyway.
@@ -32,10 +34,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const LISTEN: Duration = Duration::from_secs(60);
 
 /// What the daemon is to do.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Config {
-    /// Directory of manifests.
-    pub directory: PathBuf,
+    /// Where objects come from.
+    pub source: Source,
     /// Whose pods are isolated here.
     pub scope: Scope,
     /// What happens to multicast.
@@ -52,6 +54,12 @@ struct Daemon {
     world: World,
     compiler: Compiler,
     kernel: Kernel,
+    /// Whether what we want is in the kernel, not only what an earlier daemon left there.
+    is_in_force: bool,
+    /// Whether nobody has made our table yet: then isolating is better than waiting.
+    is_bare: bool,
+    /// Whether it was looked for pods of this node when all pods were known.
+    has_looked: bool,
     /// When established connections are to be looked through.
     settle_at: Option<Instant>,
     /// When something that failed is to be tried again.
@@ -66,7 +74,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let (sender, events) = sync_channel(QUEUE);
     see_bridged_traffic();
     control::listen(&config.socket, sender.clone())?;
-    let source = Source::directory(config.directory);
+    let mut source = config.source;
     // First listen, then look: what changes in between is heard.
     source.watch(sender.clone())?;
     let kernel = Kernel::new(config.multicast)?;
@@ -77,24 +85,52 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         scope: config.scope,
         world: World::default(),
         kernel,
+        is_in_force: false,
+        is_bare: nft::Session::open()?.read(&program::program(config.multicast))?.is_none(),
+        has_looked: false,
         settle_at: None,
         retry_at: None,
     };
     daemon.start()?;
-    tracing::info!(elements = daemon.kernel.facts().len(), "policies are in force");
     daemon.serve(&events);
     Ok(())
 }
 
 impl Daemon {
     /// Everything is known before anything is touched: a table that an earlier daemon left stays in force till then, and
-    /// then only differences are changed.
+    /// then only differences are changed. Where there is none, pods are isolated as soon as it is known who is, before all
+    /// those are known whom they may talk to: closed first, open later.
     fn start(&mut self) -> anyhow::Result<()> {
+        match self.source.readiness() {
+            Readiness::Everything => {}
+            Readiness::Isolation if self.is_bare => {}
+            Readiness::Isolation | Readiness::Missing(_) => return Ok(()),
+        }
         self.take_in()?;
         let delta = self.compiler.poll_delta().unwrap_or_default();
         self.kernel.apply(&delta)?;
+        self.is_in_force = true;
         self.settle_soon();
+        let elements = self.kernel.facts().len();
+        match self.waits_for() {
+            None => tracing::info!(elements, "policies are in force"),
+            Some(_) => tracing::info!(elements, "pods are isolated as they become known"),
+        }
         Ok(())
+    }
+
+    /// A wrong node name would leave everything open without a word.
+    fn look_for_own_pods(&mut self) {
+        if self.has_looked || self.source.readiness() != Readiness::Everything {
+            return;
+        }
+        self.has_looked = true;
+        if let Scope::Node(node) = &self.scope
+            && !self.world.pods.is_empty()
+            && !self.world.pods.values().any(|pod| pod.node == *node)
+        {
+            tracing::warn!(%node, "no pod is on the node of this name: is it the right one?");
+        }
     }
 
     fn serve(&mut self, events: &Receiver<Event>) {
@@ -116,6 +152,7 @@ impl Daemon {
                 let result = self.refresh();
                 self.note("taking news in", result);
             }
+            Event::Table(_) if !self.is_in_force => {}
             Event::Table(notices) => match self.kernel.heed(&notices) {
                 Ok(true) => self.settle_soon(),
                 Ok(false) => {}
@@ -132,7 +169,8 @@ impl Daemon {
     fn handle_timeout(&mut self, now: Instant) {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
-            let result = self.kernel.recover().and_then(|()| self.refresh());
+            let recovered = if self.is_in_force { self.kernel.recover() } else { Ok(()) };
+            let result = recovered.and_then(|()| self.refresh());
             self.note("trying again", result);
         }
         if self.settle_at.is_some_and(|at| at <= now) {
@@ -155,6 +193,9 @@ impl Daemon {
 
     /// Brings the kernel up to date with the source.
     fn refresh(&mut self) -> anyhow::Result<()> {
+        if !self.is_in_force {
+            return self.start();
+        }
         self.take_in()?;
         if let Some(delta) = self.compiler.poll_delta() {
             tracing::debug!(remove = delta.remove.len(), add = delta.add.len(), "changing the kernel's sets");
@@ -170,6 +211,7 @@ impl Daemon {
             self.world.apply(change.clone());
             self.compiler.handle_change(change);
         }
+        self.look_for_own_pods();
         Ok(())
     }
 
@@ -182,7 +224,10 @@ impl Daemon {
     fn answer(&mut self, request: &Request) -> String {
         match request {
             Request::Sync => match self.refresh() {
-                Ok(()) if self.retry_at.is_none() => "in force\n".to_owned(),
+                Ok(()) if self.retry_at.is_none() => match self.waits_for() {
+                    None => "in force\n".to_owned(),
+                    Some(kinds) => format!("error: {kinds} of the API server are not known yet\n"),
+                },
                 Ok(()) => "error: the kernel is not up to date; see the log\n".to_owned(),
                 Err(error) => {
                     let text = format!("error: {error:#}\n");
@@ -195,11 +240,27 @@ impl Daemon {
         }
     }
 
+    /// The kinds of objects that are not all known yet.
+    fn waits_for(&self) -> Option<String> {
+        match self.source.readiness() {
+            Readiness::Everything => None,
+            Readiness::Isolation => Some(list(&[Kind::Pods])),
+            Readiness::Missing(kinds) => Some(list(&kinds)),
+        }
+    }
+
     fn status(&self) -> String {
         let World { namespaces, pods, policies } = &self.world;
-        let state = if self.retry_at.is_some() { "trying again after an error" } else { "in force" };
+        let state = match self.waits_for() {
+            Some(kinds) => format!("waiting for {kinds}"),
+            None if self.retry_at.is_some() => "trying again after an error".to_owned(),
+            None => "in force".to_owned(),
+        };
+        let troubled = self.source.troubled();
+        let source =
+            if troubled.is_empty() { String::new() } else { format!("no news of: {}\n", list(&troubled)) };
         format!(
-            "state: {state}\nnamespaces: {}\npods: {}\npolicies: {}\nelements: {}\nold connections judged: {}\n",
+            "state: {state}\n{source}namespaces: {}\npods: {}\npolicies: {}\nelements: {}\nold connections judged: {}\n",
             namespaces.len(),
             pods.len(),
             policies.len(),
@@ -230,6 +291,10 @@ impl Daemon {
             side(Direction::Ingress),
         )
     }
+}
+
+fn list(kinds: &[Kind]) -> String {
+    kinds.iter().map(|kind| kind.plural()).collect::<Vec<_>>().join(", ")
 }
 
 /// Tells of changes to our table by others than `us`, from a thread of its own.

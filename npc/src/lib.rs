@@ -7,6 +7,7 @@
 
 pub mod args;
 pub mod clock;
+pub mod cluster;
 pub mod control;
 pub mod daemon;
 pub mod directory;
