@@ -42,6 +42,15 @@ pub enum Command {
         /// PORT/PROTOCOL, `icmp`, or the number of another protocol.
         traffic: String,
     },
+    /// Say that a pod is about to be started, before it can send anything: it is isolated from then on. For whoever gives
+    /// pods their addresses, such as a CNI plugin.
+    Expect {
+        /// NAMESPACE/NAME
+        pod: String,
+        /// The addresses that it will have.
+        #[arg(required = true, value_name = "ADDRESS")]
+        addresses: Vec<std::net::IpAddr>,
+    },
     /// Remove the table from the kernel, so that everything passes. Stop the daemon first.
     Reset,
 }
@@ -56,6 +65,10 @@ impl Command {
             Self::Status => Some(("status".to_owned(), AT_ONCE)),
             Self::Explain { source, destination, traffic } => {
                 Some((format!("explain {source} {destination} {traffic}"), AT_ONCE))
+            }
+            Self::Expect { pod, addresses } => {
+                let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                Some((format!("expect {pod} {}", addresses.join(" ")), AT_ONCE))
             }
             Self::Reset => None,
         }

@@ -1,7 +1,10 @@
 //! The loop: news of the source become changes of the kernel, and the kernel is kept as it should be.
 
 use std::{
+    collections::BTreeMap,
     fs,
+    io::ErrorKind,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread,
@@ -10,13 +13,15 @@ use std::{
 
 use anyhow::Context;
 use weave_hostnet::nft::{self, Author, Notice, TableWatch};
-use weave_policy::{Compiler, Direction, Flow, Reason, Scope, World};
+use weave_policy::{Change, Compiler, Flow, Pod, PodId, Scope, World};
 
 use crate::{
     clock,
     cluster::Kind,
     control,
     control::Request,
+    expected::Expected,
+    explain::explanation,
     kernel::Kernel,
     program::{self, Multicast, TABLE},
     source::{Event, Readiness, Source},
@@ -60,6 +65,12 @@ struct Daemon {
     is_bare: bool,
     /// Whether it was looked for pods of this node when all pods were known.
     has_looked: bool,
+    /// Pods that were announced, and are not known yet.
+    expected: Expected,
+    /// What the compiler knows of them beyond the world.
+    overlay: BTreeMap<PodId, Pod>,
+    /// Where they are kept for the next start.
+    expected_file: PathBuf,
     /// When established connections are to be looked through.
     settle_at: Option<Instant>,
     /// When something that failed is to be tried again.
@@ -74,6 +85,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let (sender, events) = sync_channel(QUEUE);
     see_bridged_traffic();
     control::listen(&config.socket, sender.clone())?;
+    let expected_file = config.socket.with_extension("expected");
     let mut source = config.source;
     // First listen, then look: what changes in between is heard.
     source.watch(sender.clone())?;
@@ -88,9 +100,13 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         is_in_force: false,
         is_bare: nft::Session::open()?.read(&program::program(config.multicast))?.is_none(),
         has_looked: false,
+        expected: read_expected(&expected_file),
+        overlay: BTreeMap::new(),
+        expected_file,
         settle_at: None,
         retry_at: None,
     };
+    daemon.compiler.handle_change(Change::Policy(Expected::policy()));
     daemon.start()?;
     daemon.serve(&events);
     Ok(())
@@ -211,7 +227,43 @@ impl Daemon {
             self.world.apply(change.clone());
             self.compiler.handle_change(change);
         }
+        self.take_in_expected();
         self.look_for_own_pods();
+        Ok(())
+    }
+
+    /// Tells the compiler what follows from pods that are expected.
+    fn take_in_expected(&mut self) {
+        if self.expected.forget(&self.world, clock::now()) {
+            self.keep_expected();
+        }
+        let overlay = self.expected.overlay(&self.world);
+        for id in self.overlay.keys().filter(|id| !overlay.contains_key(*id)) {
+            let change =
+                self.world.pods.get(id).cloned().map_or_else(|| Change::PodGone(id.clone()), Change::Pod);
+            self.compiler.handle_change(change);
+        }
+        // All of them, as what the source said in between counts less.
+        overlay.values().for_each(|pod| self.compiler.handle_change(Change::Pod(pod.clone())));
+        self.overlay = overlay;
+    }
+
+    /// Keeps the expected pods for the next start. Without that they would be open after it, until they are known.
+    fn keep_expected(&self) {
+        let draft = self.expected_file.with_extension("draft");
+        let kept =
+            fs::write(&draft, self.expected.to_text()).and_then(|()| fs::rename(&draft, &self.expected_file));
+        if let Err(error) = kept {
+            tracing::warn!(file = %self.expected_file.display(), "cannot keep expected pods: {error}");
+        }
+    }
+
+    fn expect(&mut self, pod: &PodId, addresses: &[IpAddr]) -> anyhow::Result<()> {
+        anyhow::ensure!(self.is_in_force, "{} are not known yet", self.waits_for().unwrap_or_default());
+        self.expected.expect(pod.clone(), addresses.to_vec(), clock::now())?;
+        self.keep_expected();
+        self.refresh()?;
+        anyhow::ensure!(self.retry_at.is_none(), "the kernel is not up to date; see the log");
         Ok(())
     }
 
@@ -237,6 +289,10 @@ impl Daemon {
             },
             Request::Status => self.status(),
             Request::Explain(flow) => self.explain(flow),
+            Request::Expect(pod, addresses) => match self.expect(pod, addresses) {
+                Ok(()) => "isolated\n".to_owned(),
+                Err(error) => format!("error: {error:#}\n"),
+            },
         }
     }
 
@@ -269,28 +325,31 @@ impl Daemon {
         )
     }
 
-    fn explain(&self, flow: &Flow) -> String {
-        let list = |ids: &[weave_policy::PolicyId]| {
-            ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-        };
-        let side = |direction| match self.world.explain(flow, direction, &self.scope) {
-            Reason::NotIsolated => "passes: no policy of this host selects the pod".to_owned(),
-            Reason::AllowedBy(policies) => format!("passes: allowed by {}", list(&policies)),
-            Reason::DeniedBy(policies) => format!("dropped: selected by {}, none allows it", list(&policies)),
-        };
-        let name = |address| {
-            self.world.owner(address).map_or_else(|| "no pod".to_owned(), |pod| format!("pod {}", pod.id))
-        };
-        format!(
-            "from {} ({}): egress {}\nto {} ({}): ingress {}\n",
-            flow.source,
-            name(flow.source),
-            side(Direction::Egress),
-            flow.destination,
-            name(flow.destination),
-            side(Direction::Ingress),
-        )
+    fn explain(&mut self, flow: &Flow) -> String {
+        // What is only expected is there for as long as this takes.
+        self.world.apply(Change::Policy(Expected::policy()));
+        let mut replaced = Vec::new();
+        for (id, pod) in &self.overlay {
+            let before = self.world.pods.insert(id.clone(), pod.clone());
+            replaced.push(before.map_or_else(|| Change::PodGone(id.clone()), Change::Pod));
+        }
+        let text = explanation(&self.world, &self.scope, flow);
+        replaced.into_iter().for_each(|change| self.world.apply(change));
+        self.world.apply(Change::PolicyGone(Expected::policy().id));
+        text
     }
+}
+
+fn read_expected(file: &Path) -> Expected {
+    let read = || Expected::from_text(&fs::read_to_string(file)?, clock::now());
+    read().unwrap_or_else(|error| {
+        let is_first =
+            error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::NotFound);
+        if !is_first {
+            tracing::warn!(file = %file.display(), "cannot read which pods are expected: {error:#}");
+        }
+        Expected::default()
+    })
 }
 
 fn list(kinds: &[Kind]) -> String {

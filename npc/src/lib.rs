@@ -11,6 +11,8 @@ pub mod cluster;
 pub mod control;
 pub mod daemon;
 pub mod directory;
+pub mod expected;
+mod explain;
 pub mod items;
 pub mod kernel;
 pub mod manifest;

@@ -111,3 +111,43 @@ fn at_the_first_start_pods_are_closed_before_all_their_peers_are_known() {
         assert!(reaches());
     });
 }
+
+/// NP-81, E28: a pod that was announced is isolated from its first packet on, whether its object is known or not.
+#[test]
+fn a_pod_that_was_announced_is_never_open() {
+    run("cluster::a_pod_that_was_announced_is_never_open", || {
+        let (web, friend, stranger) = (Pod::unknown(1), Pod::unknown(2), Pod::unknown(3));
+        web.serve(&[80]);
+        let server = cluster();
+        server.put("pods", local("friend", "friend", 2));
+        server.put("pods", local("stranger", "stranger", 3));
+        let npc = launch(&server);
+        wait_until("policies in force", PATIENCE, || npc.is_in_force());
+        let reaches = |pod: &Pod, to| pod.connect(to, 80).is_some_and(|mut stream| works(&mut stream));
+        let both = || (reaches(&friend, web.v4()), reaches(&stranger, web.v4()));
+        assert_eq!(both(), (true, true), "nobody has said that this is a pod");
+        assert_eq!(npc.ask("expect x/web 10.0.0.1 fd00::1"), "isolated\n");
+        assert_eq!(both(), (false, false), "nobody knows who it is");
+        assert!(!reaches(&friend, web.v6()));
+        assert!(npc.ask("explain 10.0.0.2 10.0.0.1 80/tcp").contains("not-known-yet"));
+        // Its labels are known, its address is not: policies apply.
+        server.put("pods", pod("x", "web", "web", "here", None, 1));
+        wait_until("an open pod", PATIENCE, || reaches(&friend, web.v4()));
+        assert!(!reaches(&stranger, web.v4()));
+        npc.kill();
+        let npc = launch(&server);
+        wait_until("policies in force", PATIENCE, || npc.is_in_force());
+        assert_eq!(both(), (true, false), "what was announced survives a restart");
+        // Its object has the address; then it goes, and takes the address with it.
+        let known = json!([{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]);
+        let mut started = local("web", "web", 1);
+        started["status"]["podIPs"] = known;
+        server.put("pods", started);
+        wait_until("a pod that came", PATIENCE, || {
+            fs::read("/run/npc.expected").is_ok_and(|text| text.is_empty())
+        });
+        assert_eq!(both(), (true, false));
+        server.delete("pods", "x", "web");
+        wait_until("an address that is nobody's", PATIENCE, || both() == (true, true));
+    });
+}
