@@ -88,6 +88,9 @@ struct Run {
     /// allows, all pods are isolated at this host.
     #[arg(long, alias = "node", env = "NODE_NAME", value_name = "NAME")]
     node_name: Option<String>,
+    /// Where metrics are served over HTTP, as ADDRESS:PORT; with PORT 0 nowhere.
+    #[arg(long, alias = "metrics-addr", default_value = "0.0.0.0:6781", value_name = "ADDRESS")]
+    metrics_address: std::net::SocketAddr,
     /// Let multicast pass whatever policies say.
     #[arg(long)]
     allow_mcast: bool,
@@ -99,7 +102,7 @@ impl Args {
     /// # Errors
     /// When it is not said whose pods are isolated here.
     pub fn into_config(self) -> anyhow::Result<Config> {
-        let Run { policy_dir, kubeconfig, node_name, allow_mcast } = self.run;
+        let Run { policy_dir, kubeconfig, node_name, metrics_address, allow_mcast } = self.run;
         let node = node_name.filter(|name| !name.is_empty());
         let (source, scope) = match (policy_dir, node) {
             (Some(directory), node) => {
@@ -115,6 +118,7 @@ impl Args {
             ),
         };
         let multicast = if allow_mcast { Multicast::Pass } else { Multicast::Judge };
-        Ok(Config { source, scope, multicast, socket: self.socket })
+        let metrics = (metrics_address.port() != 0).then_some(metrics_address);
+        Ok(Config { source, scope, multicast, socket: self.socket, metrics })
     }
 }

@@ -34,6 +34,8 @@ pub enum Request {
     Sync,
     /// How things are.
     Status,
+    /// How things are, for Prometheus.
+    Metrics,
     /// Why a connection may be opened, or not.
     Explain(Flow),
     /// A pod is about to be started: answered when its addresses are isolated as they have to be.
@@ -48,6 +50,7 @@ impl FromStr for Request {
         match words[..] {
             ["sync"] => Ok(Self::Sync),
             ["status"] => Ok(Self::Status),
+            ["metrics"] => Ok(Self::Metrics),
             ["explain", source, destination, traffic] => Ok(Self::Explain(Flow {
                 source: address(source)?,
                 destination: address(destination)?,

@@ -1,10 +1,12 @@
 //! The loop: news of the source become changes of the kernel, and the kernel is kept as it should be.
 
+mod answers;
+
 use std::{
     collections::BTreeMap,
     fs,
     io::ErrorKind,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread,
@@ -13,18 +15,17 @@ use std::{
 
 use anyhow::Context;
 use weave_hostnet::nft::{self, Author, Notice, TableWatch};
-use weave_policy::{Change, Compiler, Flow, Pod, PodId, Scope, World};
+use weave_policy::{Change, Compiler, Pod, PodId, Scope, World};
 
 use crate::{
-    clock,
-    cluster::Kind,
-    control,
-    control::Request,
+    blocked::Listener,
+    clock, control,
     expected::Expected,
-    explain::explanation,
+    explain::blocked_line,
     kernel::Kernel,
     program::{self, Multicast, TABLE},
     source::{Event, Readiness, Source},
+    web,
 };
 
 /// How many events may wait; a source that cannot be heard is looked at anyway.
@@ -49,6 +50,8 @@ pub struct Config {
     pub multicast: Multicast,
     /// Where questions are answered.
     pub socket: PathBuf,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// The daemon.
@@ -71,6 +74,12 @@ struct Daemon {
     overlay: BTreeMap<PodId, Pod>,
     /// Where they are kept for the next start.
     expected_file: PathBuf,
+    blocked: Listener,
+    /// Times that something failed at first.
+    errors: u64,
+    /// Transactions, and how long the last took.
+    changes: u64,
+    last_change: Duration,
     /// When established connections are to be looked through.
     settle_at: Option<Instant>,
     /// When something that failed is to be tried again.
@@ -89,6 +98,15 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let mut source = config.source;
     // First listen, then look: what changes in between is heard.
     source.watch(sender.clone())?;
+    if let Some(address) = config.metrics
+        && let Err(error) = web::serve(address, sender.clone())
+    {
+        tracing::warn!("nobody can scrape metrics: {error:#}");
+    }
+    let blocked = Listener::default();
+    if let Err(error) = blocked.start(sender.clone()) {
+        tracing::warn!("blocked connections are neither logged nor counted: {error:#}");
+    }
     let kernel = Kernel::new(config.multicast)?;
     watch_table(kernel.author(), sender)?;
     let mut daemon = Daemon {
@@ -102,6 +120,10 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         has_looked: false,
         expected: read_expected(&expected_file),
         overlay: BTreeMap::new(),
+        blocked,
+        errors: 0,
+        changes: 0,
+        last_change: Duration::ZERO,
         expected_file,
         settle_at: None,
         retry_at: None,
@@ -174,6 +196,10 @@ impl Daemon {
                 Ok(false) => {}
                 Err(error) => self.note("mending our table", Err(error)),
             },
+            Event::Blocked(blocked) => {
+                let line = self.with_expected(|world, scope| blocked_line(world, scope, &blocked));
+                tracing::warn!("{line}");
+            }
             Event::Request(request, reply) => {
                 let answer = self.answer(&request);
                 // Nobody may be waiting any more.
@@ -202,6 +228,7 @@ impl Daemon {
 
     fn note(&mut self, doing: &'static str, result: anyhow::Result<()>) {
         if let Err(error) = result {
+            self.errors += 1;
             tracing::error!("{doing}: {error:#}; trying again");
             self.retry_at = Some(clock::now() + RETRY_AFTER);
         }
@@ -212,10 +239,13 @@ impl Daemon {
         if !self.is_in_force {
             return self.start();
         }
+        let begun = clock::now();
         self.take_in()?;
         if let Some(delta) = self.compiler.poll_delta() {
             tracing::debug!(remove = delta.remove.len(), add = delta.add.len(), "changing the kernel's sets");
             let result = self.kernel.apply(&delta);
+            self.changes += 1;
+            self.last_change = begun.elapsed();
             self.settle_soon();
             result?;
         }
@@ -272,72 +302,6 @@ impl Daemon {
             self.settle_at = Some(clock::now() + SETTLE_AFTER);
         }
     }
-
-    fn answer(&mut self, request: &Request) -> String {
-        match request {
-            Request::Sync => match self.refresh() {
-                Ok(()) if self.retry_at.is_none() => match self.waits_for() {
-                    None => "in force\n".to_owned(),
-                    Some(kinds) => format!("error: {kinds} of the API server are not known yet\n"),
-                },
-                Ok(()) => "error: the kernel is not up to date; see the log\n".to_owned(),
-                Err(error) => {
-                    let text = format!("error: {error:#}\n");
-                    self.note("taking news in", Err(error));
-                    text
-                }
-            },
-            Request::Status => self.status(),
-            Request::Explain(flow) => self.explain(flow),
-            Request::Expect(pod, addresses) => match self.expect(pod, addresses) {
-                Ok(()) => "isolated\n".to_owned(),
-                Err(error) => format!("error: {error:#}\n"),
-            },
-        }
-    }
-
-    /// The kinds of objects that are not all known yet.
-    fn waits_for(&self) -> Option<String> {
-        match self.source.readiness() {
-            Readiness::Everything => None,
-            Readiness::Isolation => Some(list(&[Kind::Pods])),
-            Readiness::Missing(kinds) => Some(list(&kinds)),
-        }
-    }
-
-    fn status(&self) -> String {
-        let World { namespaces, pods, policies } = &self.world;
-        let state = match self.waits_for() {
-            Some(kinds) => format!("waiting for {kinds}"),
-            None if self.retry_at.is_some() => "trying again after an error".to_owned(),
-            None => "in force".to_owned(),
-        };
-        let troubled = self.source.troubled();
-        let source =
-            if troubled.is_empty() { String::new() } else { format!("no news of: {}\n", list(&troubled)) };
-        format!(
-            "state: {state}\n{source}namespaces: {}\npods: {}\npolicies: {}\nelements: {}\nold connections judged: {}\n",
-            namespaces.len(),
-            pods.len(),
-            policies.len(),
-            self.kernel.facts().len(),
-            if self.kernel.is_judging() { "yes" } else { "no" },
-        )
-    }
-
-    fn explain(&mut self, flow: &Flow) -> String {
-        // What is only expected is there for as long as this takes.
-        self.world.apply(Change::Policy(Expected::policy()));
-        let mut replaced = Vec::new();
-        for (id, pod) in &self.overlay {
-            let before = self.world.pods.insert(id.clone(), pod.clone());
-            replaced.push(before.map_or_else(|| Change::PodGone(id.clone()), Change::Pod));
-        }
-        let text = explanation(&self.world, &self.scope, flow);
-        replaced.into_iter().for_each(|change| self.world.apply(change));
-        self.world.apply(Change::PolicyGone(Expected::policy().id));
-        text
-    }
 }
 
 fn read_expected(file: &Path) -> Expected {
@@ -350,10 +314,6 @@ fn read_expected(file: &Path) -> Expected {
         }
         Expected::default()
     })
-}
-
-fn list(kinds: &[Kind]) -> String {
-    kinds.iter().map(|kind| kind.plural()).collect::<Vec<_>>().join(", ")
 }
 
 /// Tells of changes to our table by others than `us`, from a thread of its own.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+pub mod blocked;
 pub mod clock;
 pub mod cluster;
 pub mod control;
@@ -16,5 +17,7 @@ mod explain;
 pub mod items;
 pub mod kernel;
 pub mod manifest;
+pub mod metrics;
 pub mod program;
 pub mod source;
+pub mod web;

@@ -16,6 +16,8 @@ pub enum Event {
     News,
     /// Somebody changed our table.
     Table(Vec<weave_hostnet::nft::Notice>),
+    /// A connection was blocked that is to be logged.
+    Blocked(crate::blocked::Blocked),
     /// Somebody asks something; the answer goes back by the channel.
     Request(crate::control::Request, SyncSender<String>),
 }

@@ -6,6 +6,7 @@
 #[path = "../cluster/authority.rs"]
 #[allow(dead_code, reason = "shared with the tests of the client")]
 mod authority;
+mod blocked;
 #[path = "../../policy/tests/support/cases.rs"]
 mod cases;
 mod cluster;
