@@ -210,7 +210,7 @@ impl Compiler {
             return;
         }
         let namespace = self.pods.labels_of(&entry.pod.id.namespace);
-        let terms: BTreeSet<TermId> = self.terms.of_pod(&entry.pod, namespace).collect();
+        let terms: Vec<TermId> = self.terms.of_pod(&entry.pod, namespace).collect();
         self.dirty_addresses.extend(entry.pod.own_addresses());
         self.dirty_pods.insert(number);
         if let Some(entry) = self.pods.entry_mut(number) {
@@ -224,7 +224,7 @@ impl Compiler {
         if entry.pod.own_addresses().is_empty() || !self.scope.contains(&entry.pod.node) {
             return;
         }
-        let policies: BTreeSet<PolicyNo> = self.policies.selecting(&entry.pod).collect();
+        let policies: Vec<PolicyNo> = self.policies.selecting(&entry.pod).collect();
         for policy in &policies {
             self.count_subjects(*policy, 1);
         }
@@ -278,7 +278,7 @@ impl Compiler {
         let after = self.subjects_of(number);
         for pod in after.difference(before) {
             if let Some(entry) = self.pods.entry_mut(*pod) {
-                entry.policies.insert(number);
+                entry.set_policy(number, true);
             }
             self.mark(*pod);
             self.count_subjects(number, 1);
@@ -290,7 +290,7 @@ impl Compiler {
 
     fn unlink(&mut self, number: PolicyNo, pod: PodNo) {
         if let Some(entry) = self.pods.entry_mut(pod) {
-            entry.policies.remove(&number);
+            entry.set_policy(number, false);
         }
         self.mark(pod);
         self.count_subjects(number, -1);
@@ -346,7 +346,7 @@ impl Compiler {
                     if let Some(entry) =
                         self.pods.entry_mut(pod).filter(|e| !e.pod.own_addresses().is_empty())
                     {
-                        entry.terms.insert(id);
+                        entry.set_term(id, true);
                         self.mark(pod);
                     }
                 }
@@ -372,7 +372,7 @@ impl Compiler {
                 Term::Pods(query) => {
                     for pod in self.pods.matching(query) {
                         if let Some(entry) = self.pods.entry_mut(pod) {
-                            entry.terms.remove(&id);
+                            entry.set_term(id, false);
                         }
                         self.mark(pod);
                     }

@@ -9,10 +9,10 @@ use crate::{
     ClassId, Direction, Protocol,
     compile::{
         PodNo, PolicyNo,
-        pods::remove_from,
         ports::{PortSpec, all_covered},
         terms::TermId,
     },
+    few::{Few, members, remove_from},
 };
 
 /// What rules allow: ports by peers.
@@ -32,7 +32,7 @@ pub(super) struct ClassKind {
 #[derive(Debug)]
 pub(super) struct Class {
     pub(super) kind: Arc<ClassKind>,
-    pub(super) pods: BTreeSet<PodNo>,
+    pub(super) pods: Few<PodNo>,
     pub(super) content: Content,
 }
 
@@ -42,8 +42,8 @@ pub(super) struct Classes {
     last: u32,
     id_by_kind: BTreeMap<Arc<ClassKind>, ClassId>,
     entries: BTreeMap<ClassId, Class>,
-    ids_by_term: BTreeMap<TermId, BTreeSet<ClassId>>,
-    ids_by_policy: BTreeMap<PolicyNo, BTreeSet<ClassId>>,
+    ids_by_term: BTreeMap<TermId, Few<ClassId>>,
+    ids_by_policy: BTreeMap<PolicyNo, Few<ClassId>>,
     unused: BTreeSet<ClassId>,
 }
 
@@ -62,7 +62,7 @@ impl Classes {
             self.ids_by_policy.entry(*policy).or_default().insert(id);
         }
         self.id_by_kind.insert(kind.clone(), id);
-        let class = Class { kind, pods: BTreeSet::from([pod]), content: Content::new() };
+        let class = Class { kind, pods: Few::One(Some(pod)), content: Content::new() };
         self.entries.insert(id, class);
         (id, true)
     }
@@ -103,11 +103,11 @@ impl Classes {
     }
 
     pub(super) fn of_policy(&self, policy: PolicyNo) -> impl Iterator<Item = ClassId> + '_ {
-        self.ids_by_policy.get(&policy).into_iter().flatten().copied()
+        members(&self.ids_by_policy, &policy).copied()
     }
 
     pub(super) fn with_term(&self, term: TermId) -> impl Iterator<Item = ClassId> + '_ {
-        self.ids_by_term.get(&term).into_iter().flatten().copied()
+        members(&self.ids_by_term, &term).copied()
     }
 
     /// Replaces what a class allows, and returns what it allowed.

@@ -139,14 +139,16 @@ impl Compiler {
     }
 
     /// What rules in force can see of a pod.
-    fn peer_kind(&self, pod: &Pod, terms: &BTreeSet<TermId>) -> PeerKind {
+    fn peer_kind(&self, pod: &Pod, terms: &[TermId]) -> PeerKind {
         let numbered = |port: &crate::ContainerPort| {
             self.terms.serving(&port.name, port.protocol).map(|term| (term, port.number))
         };
         let ports: BTreeSet<(TermId, u16)> = pod.ports.iter().filter_map(numbered).collect();
-        let mut terms = terms.clone();
+        let mut terms = terms.to_vec();
         terms.extend(ports.iter().map(|(term, _)| *term));
-        PeerKind { terms: terms.into_iter().collect(), ports: ports.into_iter().collect() }
+        terms.sort_unstable();
+        terms.dedup();
+        PeerKind { terms, ports: ports.into_iter().collect() }
     }
 
     /// Which class a pod of our scope belongs to, if it is isolated.
@@ -246,7 +248,7 @@ impl Compiler {
     /// 6. Pods that stay in a class, or are new in it under an old address, while it allows less.
     fn rejudge_shrunk(&self, progress: &mut Progress) {
         let classes = progress.shrunk_classes.iter().filter_map(|class| self.classes.class(*class));
-        let entries = classes.flat_map(|class| &class.pods).filter_map(|pod| self.pods.entry(*pod));
+        let entries = classes.flat_map(|class| class.pods.iter()).filter_map(|pod| self.pods.entry(*pod));
         progress.delta.rejudge.extend(entries.flat_map(|entry| entry.pod.own_addresses()));
     }
 

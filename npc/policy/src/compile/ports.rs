@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     Element, Port, Ports, Protocol, RangeId, WhichPort,
-    compile::{RowKey, pods::remove_from},
+    compile::RowKey,
+    few::{Few, members, remove_from},
     partition::Partition,
 };
 
@@ -69,8 +70,8 @@ pub(super) struct Ranges {
     partitions: BTreeMap<Protocol, Partition<Member>>,
     /// The number of a set of members, and how many atoms have it.
     ids: BTreeMap<(Protocol, BTreeSet<Member>), (RangeId, usize)>,
-    ids_by_member: BTreeMap<Member, BTreeSet<RangeId>>,
-    rows_by_member: BTreeMap<Member, BTreeSet<RowKey>>,
+    ids_by_member: BTreeMap<Member, Few<RangeId>>,
+    rows_by_member: BTreeMap<Member, Few<RowKey>>,
     published: BTreeMap<(Protocol, u128), (u128, RangeId, BTreeSet<Member>)>,
 }
 
@@ -156,7 +157,7 @@ impl Ranges {
                 }
             }
         }
-        changed.iter().filter_map(|member| self.rows_by_member.get(member)).flatten().copied().collect()
+        changed.iter().flat_map(|member| members(&self.rows_by_member, member)).copied().collect()
     }
 
     fn count_atom(
@@ -211,7 +212,7 @@ impl Ranges {
                         range(spec).and_then(|key| self.members.get(&key)).map(|(member, _)| *member);
                     if let Some(member) = member {
                         self.rows_by_member.entry(member).or_default().insert(row);
-                        let ids = self.ids_by_member.get(&member).into_iter().flatten();
+                        let ids = members(&self.ids_by_member, &member);
                         facts.extend(ids.map(|id| Ports::Range(*id)));
                     }
                 }
