@@ -14,6 +14,7 @@
 //! pod has to include the blocks that it is in, and a row a verdict with a priority instead of a set; the stages stay.
 
 mod classes;
+mod content;
 mod flush;
 mod peers;
 mod pods;
@@ -33,6 +34,7 @@ use crate::{
     partition::Partition,
 };
 use classes::Classes;
+use content::Lists;
 use peers::Peers;
 use pods::Pods;
 use policies::{Policies, subject};
@@ -88,6 +90,7 @@ pub struct Compiler {
     classes: Classes,
     ranges: Ranges,
     rows: Rows,
+    lists: Lists,
     assigned: BTreeMap<PodNo, Assigned>,
     published: BTreeMap<IpAddr, Assigned>,
     dirty_pods: BTreeSet<PodNo>,
@@ -136,6 +139,7 @@ impl Compiler {
             classes: Classes::default(),
             ranges: Ranges::default(),
             rows: Rows::default(),
+            lists: Lists::default(),
             assigned: BTreeMap::new(),
             published: BTreeMap::new(),
             dirty_pods: BTreeSet::new(),
@@ -325,11 +329,12 @@ impl Compiler {
         }
         let mut news = Vec::new();
         let terms = &mut self.terms;
-        let compiled = policies::compile(&entry.policy, |term| {
+        let acquire = |term| {
             let (id, new) = terms.acquire(term);
             news.extend(new.map(|term| (id, term)));
             id
-        });
+        };
+        let compiled = policies::compile(&entry.policy, acquire, &mut self.lists);
         for (id, term) in news {
             self.find_peers(id, &term);
         }

@@ -174,8 +174,7 @@ impl Pods {
                 let in_namespaces = |sets: &Vec<&Few<Arc<str>>>| -> Vec<PodNo> {
                     sets.iter().flat_map(|set| set.iter()).flat_map(|name| self.in_namespace(name)).collect()
                 };
-                let all =
-                    |sets: &Vec<&Few<PodNo>>| sets.iter().flat_map(|set| set.iter()).copied().collect();
+                let all = |sets: &Vec<&Few<PodNo>>| sets.iter().flat_map(|set| set.iter()).copied().collect();
                 match (namespaces, pods) {
                     (Some(namespaces), Some(pods)) if size(&pods) <= size(&namespaces) => all(&pods),
                     (Some(namespaces), _) => in_namespaces(&namespaces),
