@@ -115,6 +115,10 @@ pub(crate) enum Command {
     /// Take over the addresses of peers that are gone for good.
     #[command(after_help = "Example: weave rmpeer aa:00:00:00:00:03 node-d")]
     Rmpeer(Rmpeer),
+    /// Serve Docker's engine on this host: its network driver, and the names of its containers. `weave launch` starts it
+    /// where Docker is.
+    #[command(after_help = "Example: weave docker-plugin --network none")]
+    DockerPlugin(DockerPlugin),
     /// Print the versions of this command and of the running router.
     Version,
     /// Print a script that teaches a shell to complete these commands.
@@ -158,6 +162,35 @@ pub(crate) struct Launch {
     /// The program to start, instead of the `weaver` beside `weave` or in the PATH.
     #[arg(long, env = "WEAVER", hide = true)]
     pub(crate) weaver: Option<PathBuf>,
+}
+
+/// Where Docker looks for network drivers; the file's name is the driver's.
+pub(crate) const PLUGIN_SOCKET: &str = "/run/docker/plugins/weave.sock";
+
+#[derive(Debug, Args)]
+pub(crate) struct DockerPlugin {
+    /// Where Docker looks for the driver; the file's name without `.sock` is the driver's name.
+    #[arg(long, value_name = "SOCKET", default_value = PLUGIN_SOCKET)]
+    pub(crate) plugin_socket: PathBuf,
+    #[command(flatten)]
+    pub(crate) docker: Docker,
+    /// Network to make if Docker has none of that name; `none` makes none.
+    #[arg(long, value_name = "NAME", default_value = "weave")]
+    pub(crate) network: String,
+    /// Name of the bridge that containers are attached to.
+    #[arg(long, default_value = "weave", hide = true)]
+    pub(crate) weave_bridge: String,
+    /// How much to log: error, warn, info, debug, trace.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: String,
+}
+
+/// Where Docker's engine is.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Docker {
+    /// Where Docker's engine listens.
+    #[arg(long, value_name = "SOCKET", env = "WEAVE_DOCKER_SOCKET", default_value = "/var/run/docker.sock")]
+    pub(crate) docker_socket: PathBuf,
 }
 
 #[derive(Debug, Args)]

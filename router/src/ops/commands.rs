@@ -206,7 +206,8 @@ impl Ops {
         let container = request.container.clone().unwrap_or_else(ContainerId::external);
         let addresses = match (&request.container, request.addresses.as_slice()) {
             (Some(container), []) => {
-                let is_theirs = |record: &&Record| record.holder() == container || record.container == *container;
+                let is_theirs =
+                    |record: &&Record| record.holder() == container || record.container == *container;
                 let records = self.attached();
                 let held = records.iter().filter(is_theirs).flat_map(|record| &record.addresses);
                 held.map(|interface| interface.address()).collect()

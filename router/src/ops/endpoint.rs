@@ -226,7 +226,8 @@ impl Ops {
 
     #[expect(clippy::unused_async, reason = "one shape for all commands")]
     pub(crate) async fn endpoint_list(&self) -> Result<EndpointListResponse, ApiError> {
-        let endpoints = self.attached().iter().filter(|record| record.endpoint.is_some()).map(shown).collect();
+        let endpoints =
+            self.attached().iter().filter(|record| record.endpoint.is_some()).map(shown).collect();
         Ok(EndpointListResponse { endpoints })
     }
 

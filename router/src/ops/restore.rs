@@ -91,7 +91,8 @@ impl Ops {
         tracing::info!(%container, addresses = ?record.addresses, "container is gone; its addresses are free");
         let mac = record.mac;
         // What an engine leased for an endpoint, the engine frees.
-        let going = if record.endpoint.is_some() { self.held(container).await } else { Ok(record.addresses.clone()) };
+        let going =
+            if record.endpoint.is_some() { self.held(container).await } else { Ok(record.addresses.clone()) };
         let going = going.unwrap_or_default();
         let withdrawn = async {
             self.withdraw_names(record.holder(), &record.addresses).await?;
