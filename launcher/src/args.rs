@@ -27,6 +27,16 @@ pub(crate) struct Global {
     /// Socket of the control API, if it is not in the run directory.
     #[arg(long, global = true, value_name = "SOCKET", env = "WEAVE_HTTP_ADDR", hide = true)]
     pub(crate) http_addr: Option<String>,
+    /// Where Docker's engine listens, if there is one.
+    #[arg(
+        long,
+        global = true,
+        value_name = "SOCKET",
+        env = "WEAVE_DOCKER_SOCKET",
+        default_value = "/var/run/docker.sock",
+        hide_short_help = true
+    )]
+    pub(crate) docker_socket: PathBuf,
     /// Form of the answer on standard output, and of errors on standard error.
     #[arg(short, long, global = true, value_enum, value_name = "FORM", default_value_t)]
     pub(crate) output: Output,
@@ -106,6 +116,9 @@ pub(crate) enum Command {
     /// Print the addresses of a name.
     #[command(after_help = "Example: weave dns-lookup web")]
     DnsLookup(DnsLookup),
+    /// Print the flags of `docker run` with which a container asks this host's name server.
+    #[command(after_help = "Example: docker run --network weave $(weave dns-args) …")]
+    DnsArgs,
     /// Show what runs and what is wrong.
     #[command(after_help = "Example: weave status connections -o json")]
     Status(Status),
@@ -172,25 +185,18 @@ pub(crate) struct DockerPlugin {
     /// Where Docker looks for the driver; the file's name without `.sock` is the driver's name.
     #[arg(long, value_name = "SOCKET", default_value = PLUGIN_SOCKET)]
     pub(crate) plugin_socket: PathBuf,
-    #[command(flatten)]
-    pub(crate) docker: Docker,
     /// Network to make if Docker has none of that name; `none` makes none.
     #[arg(long, value_name = "NAME", default_value = "weave")]
     pub(crate) network: String,
+    /// Give this host no address on the network; containers then cannot ask its name server.
+    #[arg(long)]
+    pub(crate) no_expose: bool,
     /// Name of the bridge that containers are attached to.
     #[arg(long, default_value = "weave", hide = true)]
     pub(crate) weave_bridge: String,
     /// How much to log: error, warn, info, debug, trace.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log_level: String,
-}
-
-/// Where Docker's engine is.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Docker {
-    /// Where Docker's engine listens.
-    #[arg(long, value_name = "SOCKET", env = "WEAVE_DOCKER_SOCKET", default_value = "/var/run/docker.sock")]
-    pub(crate) docker_socket: PathBuf,
 }
 
 #[derive(Debug, Args)]

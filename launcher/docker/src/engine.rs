@@ -19,12 +19,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The largest answer read, bytes: some thousand containers with everything about them.
 const MAX_ANSWER: usize = 64 << 20;
 
-/// Where Docker's engine listens unless told otherwise.
-#[must_use]
-pub fn default_socket() -> PathBuf {
-    PathBuf::from("/var/run/docker.sock")
-}
-
 /// Docker's engine behind a unix socket; a connection for each question.
 #[derive(Debug, Clone)]
 pub struct Engine {
@@ -135,6 +129,18 @@ impl Engine {
         self.get(&format!("/containers/{name}/json")).await
     }
 
+    /// Whether there is a network of this name.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn has_network(&self, name: &str) -> Result<bool, EngineError> {
+        match self.get::<serde::de::IgnoredAny>(&format!("/networks/{name}")).await {
+            Ok(_) => Ok(true),
+            Err(EngineError::Refused(404, _)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, EngineError> {
         parse(&self.exchange(Method::GET, path, Bytes::new()).await?)
     }
@@ -147,7 +153,12 @@ impl Engine {
         parse(&self.exchange(Method::POST, path, Bytes::from(body.to_string())).await?)
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, EngineError> {
+    pub(crate) async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Bytes, EngineError> {
         let exchange = async {
             let response = self.send(method, path, body).await?;
             let status = response.status();

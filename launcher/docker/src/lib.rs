@@ -20,9 +20,11 @@ mod network;
 mod plugin;
 mod pool;
 mod remote;
+mod retire;
 mod router;
 mod upkeep;
 
-pub use engine::{Container, Engine, EngineError, default_socket};
+pub use engine::{Container, Engine, EngineError};
 pub use firewall::dismiss;
 pub use plugin::{DEADLINE, Options, serve};
+pub use retire::retire;

@@ -49,6 +49,8 @@ pub struct Options {
     pub network: Option<String>,
     /// The router's bridge.
     pub bridge: String,
+    /// Whether the host gets an address on the network for its name server.
+    pub is_name_server: bool,
 }
 
 /// Everything that requests share.
@@ -59,6 +61,7 @@ pub(crate) struct Driver {
     pub(crate) name: String,
     pub(crate) network: Option<String>,
     pub(crate) bridge: String,
+    pub(crate) is_name_server: bool,
     lingering: Mutex<Lingering>,
     /// Whether containers send multicast to this network, where that is known.
     multicast_by_network: Mutex<BTreeMap<String, bool>>,
@@ -94,6 +97,7 @@ pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> anyh
         name,
         network: options.network,
         bridge: options.bridge,
+        is_name_server: options.is_name_server,
         lingering: Mutex::default(),
         multicast_by_network: Mutex::default(),
         undeleted: Mutex::default(),

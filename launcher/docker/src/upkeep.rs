@@ -10,7 +10,9 @@ use std::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{interval, sleep};
-use weave_api::{ApiError, EndpointListRequest, EndpointRemoveRequest};
+use weave_api::{
+    ApiError, EndpointListRequest, EndpointRemoveRequest, ExposeRequest, PsRequest, ReadyRequest,
+};
 use weave_model::ContainerId;
 
 use crate::{
@@ -31,6 +33,9 @@ const GUARD_EVERY: Duration = Duration::from_secs(3);
 /// How often engine and router are compared. What only one of them knows twice in a row is left over: longer than any
 /// container takes to start.
 const COMPARE_EVERY: Duration = Duration::from_secs(60);
+
+/// Seconds to wait for an address of the host.
+const EXPOSE_S: u64 = 5;
 
 /// Pauses between attempts to find the engine: from this, doubled, to that.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -123,6 +128,7 @@ impl Driver {
         firewall::admit(&self.bridge).await;
         self.ensure_network().await?;
         self.compare(left_over).await?;
+        self.ensure_name_server().await?;
         let mut compare = interval(COMPARE_EVERY);
         compare.reset();
         loop {
@@ -134,7 +140,10 @@ impl Driver {
                         return Ok(());
                     }
                 },
-                _ = compare.tick() => self.compare(left_over).await?,
+                _ = compare.tick() => {
+                    self.ensure_name_server().await?;
+                    self.compare(left_over).await?;
+                }
             }
         }
     }
@@ -167,6 +176,29 @@ impl Driver {
             // Somebody else was faster.
             Err(EngineError::Refused(409, _)) => {}
             Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Gives the host an address on the network, if it has none, where containers can ask the name server.
+    async fn ensure_name_server(&self) -> Result<(), Trouble> {
+        if !self.is_name_server {
+            return Ok(());
+        }
+        router::ask(&self.router, &ReadyRequest { timeout_s: None }).await?;
+        if self.router.report().await?.dns.is_none() {
+            return Ok(());
+        }
+        let exposed = self.router.call(&PsRequest { containers: vec![ContainerId::expose()] }).await?;
+        if exposed.containers.is_empty() {
+            let request = ExposeRequest { timeout_s: Some(EXPOSE_S), ..ExposeRequest::default() };
+            match self.router.call(&request).await {
+                Ok(exposed) => {
+                    tracing::info!(addresses = ?exposed.addresses, "containers find the name server there");
+                }
+                // The ring has not begun, or is full. Everything else works.
+                Err(error) => tracing::warn!(%error, "containers cannot ask the name server yet"),
+            }
         }
         Ok(())
     }
