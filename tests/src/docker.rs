@@ -93,7 +93,9 @@ impl<'h> Engine<'h> {
     /// # Errors
     /// When it does not run.
     pub fn kill(&mut self) -> Result<()> {
-        self.process.take().context("the engine does not run")?.kill()
+        self.process.take().context("the engine does not run")?.kill()?;
+        // Its containerd dies with it. There is no init here to bury it, and the next engine would take it for alive.
+        self.host.run("rm -f /run/docker-exec/containerd/containerd.pid").map(drop)
     }
 
     fn import(&self) -> Result<()> {

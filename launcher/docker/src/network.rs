@@ -1,7 +1,9 @@
 //! The network driver: every network of ours is the one overlay; they differ by their subnets.
 
 use serde_json::{Value, json};
-use weave_api::{EndpointCreateRequest, EndpointJoinRequest, EndpointRemoveRequest};
+use weave_api::{
+    EndpointCreateRequest, EndpointJoinRequest, EndpointListRequest, EndpointRemoveRequest, EndpointResponse,
+};
 use weave_model::{ContainerId, Interface, Mac};
 
 use crate::{
@@ -80,11 +82,18 @@ impl Driver {
         let mut answer = json!({
             "InterfaceName": { "SrcName": joined.interface, "DstPrefix": INTERFACE_PREFIX },
         });
-        if self.multicast_by_network().get(&request.network).copied().unwrap_or(true) {
+        let has_multicast = self.multicast_by_network().get(&request.network).copied().unwrap_or(true);
+        if has_multicast && !self.has_other_interface(&joined).await? {
             // Route type 1 is a destination on the link itself.
             answer["StaticRoutes"] = json!([{ "Destination": "224.0.0.0/4", "RouteType": 1, "NextHop": "" }]);
         }
         Ok(answer)
+    }
+
+    /// Whether the container is in another network of ours: the engine fails if two of them bring the same route.
+    async fn has_other_interface(&self, joined: &EndpointResponse) -> Result<bool, Refusal> {
+        let all = self.router.call(&EndpointListRequest {}).await?.endpoints;
+        Ok(all.iter().any(|other| other.endpoint != joined.endpoint && other.netns == joined.netns))
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Request, Response, body::Incoming, header, server::conn::http1, service::service_fn};
+use hyper::{Request, Response, StatusCode, body::Incoming, header, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -154,6 +154,7 @@ async fn respond(request: Request<Incoming>, driver: &Arc<Driver>) -> Response<F
     let answer = answered.await.unwrap_or_else(|_| {
         Err(Refusal(format!("weave did not finish in {} s; `weave status` may say why", DEADLINE.as_secs())))
     });
+    let mut status = StatusCode::OK;
     let document = match answer {
         Ok(document) => {
             tracing::debug!(call, "answered");
@@ -161,10 +162,13 @@ async fn respond(request: Request<Incoming>, driver: &Arc<Driver>) -> Response<F
         }
         Err(Refusal(reason)) => {
             tracing::warn!(call, reason, "refused");
+            // Its two kinds of driver call the reason differently in an answer, but not in one with this status.
+            status = StatusCode::INTERNAL_SERVER_ERROR;
             json!({ "Err": reason })
         }
     };
     let mut response = Response::new(Full::new(Bytes::from(document.to_string())));
+    *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(CONTENT_TYPE));
     response
 }

@@ -82,6 +82,9 @@ pub struct EndpointResponse {
     /// The container, once it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<ContainerId>,
+    /// The namespace that the engine took it into.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<PathBuf>,
     /// The names registered.
     #[serde(default)]
     pub names: Vec<String>,

@@ -244,6 +244,7 @@ fn shown(record: &Record) -> EndpointResponse {
         mac: record.mac,
         addresses: record.addresses.clone(),
         container: record.endpoint.as_ref().and_then(|endpoint| endpoint.container.clone()),
+        netns: Some(record.netns.clone()).filter(|netns| !netns.as_os_str().is_empty()),
         names: record.names.clone(),
     }
 }
