@@ -191,6 +191,12 @@ impl Drop for Engine<'_> {
     }
 }
 
+/// Where the lab keeps its files.
+#[must_use]
+pub fn directory() -> &'static Path {
+    Path::new(sandbox::DIRECTORY)
+}
+
 /// Where an engine of a lab listens, on its host.
 #[must_use]
 pub fn socket() -> PathBuf {

@@ -280,3 +280,61 @@ fn docker_never_waits_for_long_for_a_router_that_is_not_there() -> Result<()> {
         await_ping(&engines[1], "four", &now)
     })
 }
+
+/// `weave` on a host without a router of the lab's own making.
+fn weave(programs: &Programs, host: &Host, arguments: &str) -> Result<String> {
+    let directory = format!("{}/launched", docker::directory().display());
+    let mut command = host.command("timeout");
+    command.args(["--signal=KILL", "60"]).arg(programs.weave());
+    command
+        .args([format!("--run-dir={directory}"), format!("--docker-socket={}", docker::socket().display())]);
+    command.args(arguments.replace("DIR", &directory).split_whitespace());
+    Ok(tool::run(&mut command)?.trim_end().to_owned())
+}
+
+#[test]
+#[ignore = "needs Docker: run with cargo xtask test --real"]
+fn a_launch_is_all_that_docker_needs_and_a_reset_leaves_it_as_it_was() -> Result<()> {
+    play("a_launch_is_all_that_docker_needs_and_a_reset_leaves_it_as_it_was", |programs| {
+        let mut lab = lab()?;
+        let [host]: [Host; 1] = hosts(&mut lab)?;
+        let engine = Engine::start(&host, &[])?;
+        let launch = format!("launch --docker-socket {} --db-prefix DIR/db", docker::socket().display());
+        weave(programs, &host, &launch)?;
+        ensure!(engine.docker("network ls --format {{.Name}}")?.lines().any(|name| name == "weave"));
+        engine.run("one", "weave", "")?;
+        let one = engine.address("one", "weave")?;
+        // A container of Docker's own network, by its name.
+        engine.run("plain", "bridge", "")?;
+        let plain = weave(programs, &host, "attach plain")?;
+        await_ping(&engine, "one", &plain)?;
+        ensure!(weave(programs, &host, "ps plain")?.contains(&plain));
+        weave(programs, &host, "dns-add plain")?;
+        ensure!(weave(programs, &host, "dns-lookup plain")? == plain);
+        weave(programs, &host, "dns-remove plain")?;
+        ensure!(weave(programs, &host, "detach plain")? == plain);
+        // Somebody's hand on the packet filter.
+        host.run("iptables -F DOCKER-USER")?;
+        wait_until("the packet filter to let the bridge's frames pass again", LIMIT, || {
+            let filter = host.run("iptables -S DOCKER-USER")?;
+            Ok(Look::when(filter.contains("-o weave"), || filter.clone()))
+        })?;
+        // Docker is served while the router is stopped, and after it was launched again.
+        weave(programs, &host, "stop")?;
+        soon("docker network ls", || engine.docker("network ls"))?;
+        weave(programs, &host, &launch)?;
+        engine.run("two", "weave", "")?;
+        await_ping(&engine, "two", &one)?;
+        soon("docker rm", || engine.docker("rm --force two"))?;
+        weave(programs, &host, "reset")?;
+        let networks = engine.docker("network ls --format {{.Name}}")?;
+        ensure!(!networks.lines().any(|name| name == "weave"), "{networks}");
+        let links = host.run("ip -o link show")?;
+        ensure!(!links.contains("weave") && !links.contains("vethwe"), "interfaces are left: {links}");
+        let filter = host.run("iptables -S")?;
+        ensure!(!filter.contains("-o weave"), "the packet filter still has {filter}");
+        ensure!(!host.run("ls /run/docker/plugins")?.contains("weave"), "the driver's socket is left");
+        soon("docker run", || engine.docker(&format!("run --rm {IMAGE} /bin/echo fine")))?;
+        Ok(())
+    })
+}

@@ -20,7 +20,9 @@ use crate::{
     events::{Event, Events},
     firewall,
     follow::Trouble,
+    network::wants_multicast,
     plugin::Driver,
+    remote::{self, Options},
     router,
 };
 
@@ -97,7 +99,10 @@ struct LeftOver {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Network {
+    id: String,
     name: String,
+    #[serde(default)]
+    options: Option<Options>,
     #[serde(default)]
     driver: String,
     #[serde(default, rename = "IPAM")]
@@ -238,9 +243,22 @@ impl Driver {
         Ok(())
     }
 
+    /// What was said when a network was made, before this process was.
+    fn recall_options(&self, networks: &[Network]) {
+        for network in networks.iter().filter(|network| network.driver == self.name) {
+            let given = network.options.clone().unwrap_or_default();
+            let options = Options::from([(remote::GENERIC.to_owned(), given.into_iter().collect())]);
+            // Options that make no sense were refused when the network was made.
+            if let Ok(multicast) = wants_multicast(&options) {
+                self.multicast_by_network().insert(network.id.clone(), multicast);
+            }
+        }
+    }
+
     /// Addresses that networks have apart from their containers: gateways, and those set aside by the user.
     async fn kept_by_networks(&self) -> Result<Vec<IpAddr>, Trouble> {
         let networks: Vec<Network> = self.engine.get("/networks").await?;
+        self.recall_options(&networks);
         let configs = networks.into_iter().flat_map(|network| network.ipam.config.unwrap_or_default());
         let addresses = configs.flat_map(|config| {
             let set_aside = config.auxiliary_addresses.unwrap_or_default().into_values();
