@@ -8,7 +8,8 @@ use axum::{
 };
 use weave_api::{
     AllocateRequest, AttachRequest, ClaimRequest, ConnectRequest, DetachRequest, DnsAddRequest,
-    DnsLookupRequest, DnsRemoveRequest, DoctorRequest, ExposeRequest, ForgetRequest, FreeRequest,
+    DnsLookupRequest, DnsRemoveRequest, DoctorRequest, EndpointCreateRequest, EndpointJoinRequest,
+    EndpointListRequest, EndpointNameRequest, EndpointRemoveRequest, ExposeRequest, ForgetRequest, FreeRequest,
     HideRequest, LeaveRequest, ListRequest, LookupRequest, PrimeRequest, PsRequest, REPORT_PATH,
     ReadyRequest, Report, ResetRequest, RmpeerRequest, TraceRequest,
 };
@@ -39,6 +40,11 @@ pub(crate) fn routes() -> Router<Engine> {
     let router = with::<LeaveRequest>(router);
     let router = with::<ResetRequest>(router);
     let router = with::<TraceRequest>(router);
+    let router = with::<EndpointCreateRequest>(router);
+    let router = with::<EndpointJoinRequest>(router);
+    let router = with::<EndpointNameRequest>(router);
+    let router = with::<EndpointRemoveRequest>(router);
+    let router = with::<EndpointListRequest>(router);
     with::<DoctorRequest>(router)
 }
 
