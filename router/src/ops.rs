@@ -6,6 +6,7 @@
 mod attach;
 mod commands;
 mod expose;
+mod pod;
 mod record;
 mod reset;
 mod resize;

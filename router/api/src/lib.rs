@@ -13,6 +13,7 @@ mod container;
 mod doctor;
 mod error;
 mod exit;
+mod pod;
 mod report;
 mod request;
 mod reset;
@@ -26,6 +27,10 @@ pub use container::ContainerRef;
 pub use doctor::{Diagnosis, DoctorRequest, Finding};
 pub use error::{ApiError, ErrorCode};
 pub use exit::Exit;
+pub use pod::{
+    FoundInterface, InspectRequest, InspectResponse, InterfaceOptions, MadeInterface, NetworkRequest,
+    NetworkResponse, ReleaseRequest, Route,
+};
 pub use report::{
     BroadcastRoute, ConnectionReport, ConnectionState, ContainerReport, Counters, DataPlaneReport, DnsEntry,
     DnsReport, IpamReport, LinkReport, Overlay, OwnerReport, PeerConnection, PeerReport, PendingReport,

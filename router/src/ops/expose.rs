@@ -78,6 +78,8 @@ impl Ops {
             addresses,
             names,
             masquerade: !request.without_masquerade,
+            interface: None,
+            max_mtu: None,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use weave_hostnet::names;
 use weave_model::{ContainerId, Interface, Mac};
 
 /// One attached container, or the host itself under [`ContainerId::expose`].
@@ -18,9 +19,20 @@ pub(crate) struct Record {
     pub(crate) names: Vec<String>,
     /// Whether the host masquerades for these addresses (`expose` only).
     pub(crate) masquerade: bool,
+    /// Name of the container's end, where it is not the customary one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) interface: Option<String>,
+    /// The largest MTU that the container wants, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_mtu: Option<u16>,
 }
 
 impl Record {
+    /// Name of the container's end.
+    pub(crate) fn ifname(&self) -> &str {
+        self.interface.as_deref().unwrap_or(names::CONTAINER)
+    }
+
     pub(crate) fn encode(&self) -> anyhow::Result<Vec<u8>> {
         Ok(serde_json::to_vec(self)?)
     }
