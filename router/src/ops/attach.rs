@@ -133,7 +133,7 @@ impl Ops {
             host_ifname: names::host_ifname(container.as_str()),
             container_ifname: options.name.clone().unwrap_or_else(|| names::CONTAINER.to_owned()),
             mac: Some(options.mac.unwrap_or_else(|| names::mac_from_seed(&seed))),
-            mtu: options.mtu.map_or(self.mtu(), |most| most.min(self.mtu())).into(),
+            mtu: self.mtu().min(options.mtu.unwrap_or(u16::MAX)).into(),
             addresses: addresses.to_vec(),
             multicast_route: !request.no_multicast_route,
         };

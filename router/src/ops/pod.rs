@@ -142,7 +142,7 @@ impl Ops {
             host_mac,
             bridge: self.bridge.clone(),
             bridge_mac: self.bridge_mac(),
-            mtu: record.max_mtu.map_or(self.mtu(), |most| most.min(self.mtu())),
+            mtu: self.mtu().min(record.max_mtu.unwrap_or(u16::MAX)),
             gateways: paths.gateways,
             routes: paths.routes,
         })
