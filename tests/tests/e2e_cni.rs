@@ -63,10 +63,10 @@ fn is_true(result: &Value, pod: &Pod<'_>, container: &Container) -> Result<()> {
         ensure!(ip["interface"] == 2, "{ip}");
         ensure!(shown.contains(ip["address"].as_str().unwrap_or_default()), "{ip} is not there: {shown}");
     }
-    let routes = container.run("ip route show")?;
+    let routes = container.run("ip route show")? + &container.run("ip -6 route show")?;
     for route in result["routes"].as_array().into_iter().flatten() {
         let (dst, gw) = (route["dst"].as_str().unwrap_or_default(), route["gw"].as_str().unwrap_or_default());
-        let line = format!("{} via {gw} dev eth0", if dst == "0.0.0.0/0" { "default" } else { dst });
+        let line = format!("{} via {gw} dev eth0", if dst.ends_with("/0") { "default" } else { dst });
         ensure!(routes.contains(&line), "no `{line}` among {routes}");
     }
     Ok(())
@@ -152,7 +152,9 @@ fn every_version_is_spoken_as_it_is_written() -> Result<()> {
             ensure!(ips.len() == 2, "not both families: {result}");
             let families: Vec<&Value> = ips.iter().map(|ip| &ip["version"]).collect();
             let has_families = version < "1.0.0";
-            ensure!(if has_families { families == ["4", "6"] } else { families.iter().all(|f| f.is_null()) });
+            let is_told =
+                if has_families { families == ["4", "6"] } else { families.iter().all(|f| f.is_null()) };
+            ensure!(is_told, "{result}");
             ensure!(result["interfaces"][2]["mtu"].is_u64() == (version == "1.1.0"), "{result}");
             config["prevResult"] = result;
             match plugins.ask("CHECK", &pod, &config)? {
@@ -392,24 +394,30 @@ fn wishes_of_container_and_network_are_fulfilled() -> Result<()> {
 fn without_a_router_or_a_ring_the_answer_says_what_is_missing() -> Result<()> {
     play("without_a_router_or_a_ring_the_answer_says_what_is_missing", |programs| {
         let mut lab = lab()?;
-        let hosts: [Host; 1] = hosts(&mut lab)?;
+        let hosts: [Host; 2] = hosts(&mut lab)?;
         // Two routers are to agree, and the other never comes.
-        let lonely = scene::start_all(programs, &hosts, |_| scene::settings(2, &[], &[]))?;
+        let lonely = scene::start_all(programs, &hosts[..1], |_| scene::settings(2, &[], &[]))?;
         let plugins = Plugins::install(&lab, programs)?;
         let host = &hosts[0];
         let container = host.add_container("p1")?;
         let pod = Pod::of(host, &container);
-        let config = config(&lonely[0], "1.1.0", &json!({ "waitSeconds": 1 }));
+        let lonely_config = config(&lonely[0], "1.1.0", &json!({ "waitSeconds": 1 }));
         let before = state(&lonely[0])?;
-        let late = plugins.refused("ADD", &pod, &config)?;
+        let late = plugins.refused("ADD", &pod, &lonely_config)?;
         ensure!(late.code() == 11 && late.text().contains("consensus"), "{}", late.0);
-        let status =
-            plugins.ask_alone("STATUS", host, &config)?.err().context("STATUS says that all is well")?;
+        let status = plugins
+            .ask_alone("STATUS", host, &lonely_config)?
+            .err()
+            .context("STATUS says that all is well")?;
         ensure!(status.code() == 50 && status.text().contains("consensus"), "{}", status.0);
         await_state(&lonely[0], &before)?;
         finish(lonely)?;
 
-        let mut routers = routers(programs, &hosts, &["--db-prefix=/run/weave-lab/second"])?;
+        let mut routers = routers(programs, &hosts[1..], &[])?;
+        let host = &hosts[1];
+        let container = host.add_container("p1")?;
+        let pod = Pod::of(host, &container);
+        let config = config(&routers[0], "1.1.0", &json!({ "waitSeconds": 1 }));
         let before = state(&routers[0])?;
         plugins.must("ADD", &pod, &config)?;
         routers[0].kill()?;
@@ -511,7 +519,7 @@ fn fifty_pods_start_at_once_and_each_has_its_own_address() -> Result<()> {
     play("fifty_pods_start_at_once_and_each_has_its_own_address", |programs| {
         let mut lab = lab()?;
         let hosts: [Host; 1] = hosts(&mut lab)?;
-        let routers = routers(programs, &hosts, &["--log-level=info"])?;
+        let routers = routers(programs, &hosts, &[])?;
         let plugins = Plugins::install(&lab, programs)?;
         let (router, host) = (&routers[0], routers[0].host());
         let before = state(router)?;

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use serde_json::Value;
 use weave_api::{
-    AllocateRequest, ClaimRequest, ErrorCode, FreeRequest, ListRequest, LookupRequest, NetworkRequest,
-    NetworkResponse,
+    AllocateRequest, ApiError, ClaimRequest, ErrorCode, FreeRequest, ListRequest, LookupRequest,
+    NetworkRequest, PrimeRequest,
 };
 use weave_model::{AddressSpec, ContainerId, Interface};
 
@@ -34,7 +34,7 @@ pub(crate) async fn run(
         }
         Verb::Check => check(&router, environment, config).await.map(|()| None),
         Verb::Gc => gc(&router, config).await.map(|()| None),
-        Verb::Status => status(&router).await.map(|_| None),
+        Verb::Status => status(&router).await.map(|()| None),
         Verb::Version => Ok(None),
     }
 }
@@ -162,13 +162,19 @@ pub(crate) fn dead(
     Ok(owners.filter(is_dead).collect())
 }
 
-/// Whether ADD can be served; what the network is like if so.
-pub(crate) async fn status(router: &Router) -> Result<NetworkResponse, CniError> {
-    let unavailable = |message: String| CniError::new(Code::NotAvailable, message);
-    let network = router.call(&NetworkRequest {}).await.map_err(|error| unavailable(error.to_string()))?;
+/// How long STATUS waits for the ring, seconds. To wait is to ask for it: nobody makes a ring before it is wanted.
+const STATUS_WAIT_S: u64 = 2;
+
+/// Whether ADD can be served.
+pub(crate) async fn status(router: &Router) -> Result<(), CniError> {
+    let unavailable = |error: ApiError| {
+        let message = format!("no address can be given out: {}", error.message);
+        CniError::new(Code::NotAvailable, message).with_details(error.hint.unwrap_or_default())
+    };
+    let network = router.call(&NetworkRequest {}).await.map_err(unavailable)?;
     if network.ipam_ready {
-        return Ok(network);
+        return Ok(());
     }
-    let status = network.ipam_status.unwrap_or_else(|| "switched off".to_owned());
-    Err(unavailable(format!("no address can be given out: address allocation is {status}")))
+    let prime = PrimeRequest { timeout_s: Some(STATUS_WAIT_S) };
+    router.call(&prime).await.map(drop).map_err(unavailable)
 }

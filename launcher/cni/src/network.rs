@@ -232,7 +232,7 @@ async fn holders(router: &Router) -> Result<Vec<ContainerId>, ApiError> {
 
 async fn status(router: &Router, environment: &Environment, config: &Config) -> Result<(), CniError> {
     match Delegate::of(config, environment) {
-        None => ipam::status(router).await.map(drop),
+        None => ipam::status(router).await,
         Some(delegate) => {
             let asked = router.call(&weave_api::NetworkRequest {}).await;
             asked.map_err(|error| CniError::new(Code::NotAvailable, error.to_string()))?;
