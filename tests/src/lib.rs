@@ -14,6 +14,7 @@
 pub mod accounting;
 pub mod clock;
 pub mod cni;
+pub mod cni_clients;
 pub mod lab;
 pub mod product;
 pub mod rival;
