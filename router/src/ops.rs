@@ -7,6 +7,7 @@ mod attach;
 mod commands;
 mod endpoint;
 mod expose;
+mod pod;
 mod record;
 mod reset;
 mod resize;

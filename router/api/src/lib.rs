@@ -14,6 +14,7 @@ mod doctor;
 mod endpoint;
 mod error;
 mod exit;
+mod pod;
 mod report;
 mod request;
 mod reset;
@@ -31,6 +32,10 @@ pub use endpoint::{
 };
 pub use error::{ApiError, ErrorCode};
 pub use exit::Exit;
+pub use pod::{
+    FoundInterface, InspectRequest, InspectResponse, InterfaceOptions, MadeInterface, NetworkRequest,
+    NetworkResponse, ReleaseRequest, Route,
+};
 pub use report::{
     BroadcastRoute, ConnectionReport, ConnectionState, ContainerReport, Counters, DataPlaneReport, DnsEntry,
     DnsReport, IpamReport, LinkReport, Overlay, OwnerReport, PeerConnection, PeerReport, PendingReport,

@@ -9,9 +9,10 @@ use axum::{
 use weave_api::{
     AllocateRequest, AttachRequest, ClaimRequest, ConnectRequest, DetachRequest, DnsAddRequest,
     DnsLookupRequest, DnsRemoveRequest, DoctorRequest, EndpointCreateRequest, EndpointJoinRequest,
-    EndpointListRequest, EndpointNameRequest, EndpointRemoveRequest, ExposeRequest, ForgetRequest, FreeRequest,
-    HideRequest, LeaveRequest, ListRequest, LookupRequest, PrimeRequest, PsRequest, REPORT_PATH,
-    ReadyRequest, Report, ResetRequest, RmpeerRequest, TraceRequest,
+    EndpointListRequest, EndpointNameRequest, EndpointRemoveRequest, ExposeRequest, ForgetRequest,
+    FreeRequest, HideRequest, InspectRequest, LeaveRequest, ListRequest, LookupRequest, NetworkRequest,
+    PrimeRequest, PsRequest, REPORT_PATH, ReadyRequest, ReleaseRequest, Report, ResetRequest, RmpeerRequest,
+    TraceRequest,
 };
 
 use crate::{body::read_json, command::Dispatch, engine::Engine, refusal::Refusal};
@@ -24,6 +25,9 @@ pub(crate) fn routes() -> Router<Engine> {
     let router = with::<ForgetRequest>(router);
     let router = with::<AttachRequest>(router);
     let router = with::<DetachRequest>(router);
+    let router = with::<ReleaseRequest>(router);
+    let router = with::<InspectRequest>(router);
+    let router = with::<NetworkRequest>(router);
     let router = with::<ExposeRequest>(router);
     let router = with::<HideRequest>(router);
     let router = with::<AllocateRequest>(router);
