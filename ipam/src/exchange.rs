@@ -47,7 +47,12 @@ impl Ipam {
                 self.learn_members(&bundle.members, now);
                 self.merge(&entries, now);
             }
-            Some(_) => self.note_other_ring(from, bundle),
+            Some(_) => {
+                self.note_other_ring(from, bundle);
+                if let Some(ring) = Ring::assemble(&self.universe, &bundle.seeds, &entries) {
+                    self.cross(ring, &bundle.members, now);
+                }
+            }
             None if self.leaving.is_none() => {
                 if let Some(ring) = Ring::assemble(&self.universe, &bundle.seeds, &entries) {
                     self.members.merge(&bundle.members);
@@ -336,12 +341,13 @@ impl Ipam {
         let gives_way = rings().any(|(id, has_holders)| id != ours && (has_holders || id < ours));
         if gives_way && !is_ours_used {
             self.abandon_ring();
+            self.forget_strangers();
             self.compare_rings(now);
         }
     }
 
     /// Forgets the ring, and begins another life: what is on it is not ours any more.
-    fn abandon_ring(&mut self) {
+    pub(crate) fn abandon_ring(&mut self) {
         self.abort_settles();
         let Some(ring) = self.ring.take() else { return };
         self.header.is_confirmed = true;
@@ -358,6 +364,14 @@ impl Ipam {
         for peer in self.peers.values_mut() {
             peer.other_seeds.clear();
         }
+    }
+}
+
+impl Ipam {
+    /// Those on a ring that was given up have no say on the next, unless somebody there knows them too.
+    pub(crate) fn forget_strangers(&mut self) {
+        let gone = self.members.forget_all_but(self.local);
+        self.writes.extend(gone.into_iter().map(store::erase_member));
     }
 }
 

@@ -58,6 +58,7 @@ impl Ipam {
             Some(heir) => {
                 self.release_all(now);
                 self.abort_settles();
+                self.end_crossing(Err(Refusal::Leaving));
                 self.members.remove(self.local);
                 for span in own {
                     self.give(span, heir, now);

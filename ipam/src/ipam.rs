@@ -23,6 +23,7 @@ use crate::{
     members::Members,
     peer::Peer,
     pending::Queue,
+    repair::Crossing,
     request::{Refusal, Reply, RequestId},
     ring::{self, Entry, Owner, Ring},
     settle::Settle,
@@ -108,6 +109,7 @@ pub struct Ipam {
     pub(crate) floors: Vec<Floor>,
     pub(crate) floor_check_at: Option<Instant>,
     pub(crate) leaving: Option<Leaving>,
+    pub(crate) crossing: Option<Crossing>,
     /// Own changes of the ring that the others have not been told.
     pub(crate) news: Vec<Entry>,
     pub(crate) news_at: Option<Instant>,
@@ -193,6 +195,7 @@ impl Ipam {
             floors: restored.floors,
             floor_check_at: Some(now),
             leaving: None,
+            crossing: None,
             news: Vec::new(),
             news_at: None,
             fact_at: Some(now),
@@ -300,8 +303,8 @@ impl Ipam {
                 self.handle_enrol(from, &enrol, now);
                 Ok(())
             }
-            Message::Enrolled { nonce, members } => {
-                self.handle_enrolled(from, nonce, &members, now);
+            Message::Enrolled { nonce, is_sure, members } => {
+                self.handle_enrolled(from, nonce, is_sure, &members, now);
                 Ok(())
             }
         }
@@ -315,6 +318,7 @@ impl Ipam {
         self.drive_settles(now);
         self.check_floors(now);
         self.repeat_bequest(now);
+        self.step_crossing(now);
         self.finish(now);
     }
 
@@ -334,6 +338,7 @@ impl Ipam {
             (self.ring_ask_at, "compare rings"),
             (self.floor_check_at, "check what is frozen"),
             (self.leaving.as_ref().and_then(Leaving::next_try), "repeat the bequest"),
+            (self.crossing.as_ref().map(Crossing::next_step), "ask for the other ring"),
             (self.enrolment.as_ref().map(Enrolment::next_step), "ask to be remembered as a member"),
             (self.queue.next_deadline(), "deadline of a request"),
             (self.queue.next_retry(), "ask for an address again"),

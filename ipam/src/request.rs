@@ -148,6 +148,11 @@ pub enum WaitReason {
         /// Who has not answered.
         peers: Vec<PeerName>,
     },
+    /// All of the ring that these routers are on, which this one goes over to.
+    OtherRing {
+        /// Who.
+        peers: Vec<PeerName>,
+    },
     /// The heir's word that it has our space.
     Heir {
         /// Who.
@@ -178,7 +183,7 @@ impl fmt::Display for WaitReason {
             ),
             Self::PredecessorUnsettled => f.write_str(
                 "the space belongs to an earlier store of this router; claim what its containers still use, \
-                 then 'rmpeer' this router's own name",
+                 then run 'weave ipam repair'",
             ),
             Self::Witnesses { peers } => write!(
                 f,
@@ -186,6 +191,10 @@ impl fmt::Display for WaitReason {
                 list(peers)
             ),
             Self::Consent { peers } => write!(f, "waiting for {} to agree to the take-over", list(peers)),
+            Self::OtherRing { peers } if peers.is_empty() => {
+                f.write_str("waiting for a router of the other ring, and none can be reached")
+            }
+            Self::OtherRing { peers } => write!(f, "waiting for the ring of {}", list(peers)),
             Self::Heir { peer } => write!(f, "waiting for {peer} to confirm that it has the space"),
         }
     }

@@ -111,7 +111,7 @@ impl fmt::Display for Problem {
             Self::OtherRing { peers, our_seeds, their_seeds } => write!(
                 f,
                 "{} share the ranges by another ring (ours was seeded by {}, theirs by {}); traffic flows, but \
-                 addresses may be given twice: reset IPAM on one side",
+                 addresses may be given twice: run 'weave ipam repair', which says what to do where",
                 list(peers),
                 list(our_seeds),
                 if their_seeds.is_empty() { "unknown routers".to_owned() } else { list(their_seeds) }
@@ -130,8 +130,8 @@ impl fmt::Display for Problem {
             }
             Self::SpaceLost { peer, in_use } => write!(
                 f,
-                "{peer} took over space in which {in_use} addresses are in use here; free or renumber these \
-                 containers, because {peer} may give the addresses out again"
+                "{in_use} addresses in use here lie in space of {peer}, which may give them out again; run \
+                 'weave ipam repair', which asks for them"
             ),
             Self::Unreadable { peer } => {
                 write!(f, "IPAM messages of {peer} cannot be read; run the same version on every router")

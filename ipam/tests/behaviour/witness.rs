@@ -40,6 +40,22 @@ fn a_newcomer_to_a_lone_router_has_an_address_at_once() {
     assert!((lab.now - begin).as_millis() <= 20, "{:?}", lab.now - begin);
 }
 
+#[test]
+fn newcomers_that_come_to_a_lone_router_at_the_same_time_do_not_wait_for_each_other() {
+    for count in 2..6 {
+        let mut lab = Lab::empty();
+        lab.add(config(0, RANGE, Init::Consensus { peers: 1 }));
+        lab.allocate(0, "a", None).unwrap();
+        for index in 1..=count {
+            lab.add(config(index, RANGE, Init::Observer));
+        }
+        lab.link_all();
+        for index in 1..=count {
+            assert!(lab.allocate(index, "late", None).is_ok(), "{index} of {count}");
+        }
+    }
+}
+
 fn waits_for(lab: &Lab, index: usize, peer: usize) -> bool {
     let waiting_for = WaitReason::Witnesses { peers: vec![name(peer)] };
     lab.node(index).status().pending.iter().any(|p| p.waiting_for == waiting_for)
