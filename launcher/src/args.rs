@@ -115,6 +115,12 @@ pub(crate) enum Command {
     /// Take over the addresses of peers that are gone for good.
     #[command(after_help = "Example: weave rmpeer aa:00:00:00:00:03 node-d")]
     Rmpeer(Rmpeer),
+    /// Look after who owns which addresses.
+    Ipam {
+        /// What to do.
+        #[command(subcommand)]
+        command: Ipam,
+    },
     /// Print the versions of this command and of the running router.
     Version,
     /// Print a script that teaches a shell to complete these commands.
@@ -144,6 +150,14 @@ const DB_PREFIX: &str = "/var/lib/weave/weave";
 const DOCTOR_HELP: &str =
     "Ends with 0 when all is well, 9 when something ought to be looked at, 1 when something does
 not work. Example: weave doctor -o json | jq -r '.findings[].id'";
+
+const REPAIR_HELP: &str =
+    "Containers keep their addresses and traffic flows on. Ends with 0 when nothing is left to do, 9 when \
+there is something to do here or elsewhere, 6 when containers on two routers hold the same address.
+
+Examples:
+  weave ipam repair
+  weave ipam repair --yes";
 
 const ATTACH_EXAMPLES: &str = "Examples:
   weave attach 4f1c09aa21be
@@ -341,6 +355,24 @@ pub(crate) struct Rmpeer {
     /// Even from a peer that seems alive; two containers may then get the same address.
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+/// `weave ipam …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ipam {
+    /// Make one ring of two that have met, or make this router's space its own again after its store was restored.
+    #[command(after_help = REPAIR_HELP)]
+    Repair(Repair),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Repair {
+    /// Do it; without this, only say what would be done.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Seconds to wait for other routers, for each step.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) timeout: u64,
 }
 
 /// Parses the command line.

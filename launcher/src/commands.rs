@@ -3,6 +3,7 @@
 mod addresses;
 mod doctor;
 mod documents;
+mod ipam;
 mod launch;
 mod names;
 mod peers;
@@ -33,6 +34,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Forget(peers) => peers::forget(&context?, peers).await,
         Command::Prime(wait) => peers::prime(&context?, wait.timeout).await,
         Command::Rmpeer(rmpeer) => peers::rmpeer(&context?, rmpeer).await,
+        Command::Ipam { command } => ipam::ipam(&context?, command).await,
         Command::Attach(attach) => addresses::attach(&context?, attach).await,
         Command::Detach(detach) => addresses::detach(&context?, detach).await,
         Command::Expose(expose) => addresses::expose(&context?, expose).await,

@@ -241,6 +241,19 @@ fn space_of_dead_peers_is_taken_over_and_counted() {
 }
 
 #[test]
+fn a_repair_says_what_it_would_do_and_does_it_only_when_told() {
+    let host = Host::with_router();
+    host.weave("ipam repair").ok("nothing to repair\n");
+    host.weave("attach c1").ok("10.32.0.1\n");
+    let plan = host.weave("ipam repair");
+    assert_eq!(plan.code, 9, "{}", plan.err);
+    assert!(plan.out.ends_with("`weave ipam repair --yes` does it\n"), "{}", plan.out);
+    let done = host.weave("ipam repair --yes");
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert!(done.out.contains("has gone over"), "{}", done.out);
+}
+
+#[test]
 fn without_a_router_every_command_says_so_and_what_to_do() {
     let host = Host::new();
     let sentence = format!(

@@ -7,6 +7,7 @@ mod attach;
 mod commands;
 mod expose;
 mod record;
+mod repair;
 mod reset;
 mod resize;
 mod restore;

@@ -4,12 +4,14 @@
 //! that long values push the rest of their line to the right and nothing is ever cut.
 
 mod lists;
+mod repair;
 mod status;
 mod trace;
 
 use weave_model::PeerName;
 
 pub use lists::{connections, containers, dns, ipam, peers, targets};
+pub use repair::repair;
 pub use status::status;
 pub use trace::{doctor, trace};
 

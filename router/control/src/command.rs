@@ -6,8 +6,8 @@ use weave_api::{
     ConnectRequest, DetachRequest, Diagnosis, DnsAddRequest, DnsLookupRequest, DnsLookupResponse,
     DnsRemoveRequest, DnsResponse, DoctorRequest, ExposeRequest, ForgetRequest, FreeRequest, HideRequest,
     LeaveRequest, LeaveResponse, ListRequest, ListResponse, LookupRequest, PrimeRequest, PrimeResponse,
-    PsRequest, PsResponse, ReadyRequest, ReadyResponse, Report, ResetRequest, ResetResponse, RmpeerRequest,
-    RmpeerResponse, TargetsResponse, TraceRequest, TraceResponse,
+    PsRequest, PsResponse, ReadyRequest, ReadyResponse, RepairRequest, RepairResponse, Report, ResetRequest,
+    ResetResponse, RmpeerRequest, RmpeerResponse, TargetsResponse, TraceRequest, TraceResponse,
 };
 
 /// Where an answer goes. When the asker has gone away, `is_closed` is true (and `closed` completes): whatever waits on its behalf is to be
@@ -72,6 +72,8 @@ pub enum Command {
     Reset(ResetRequest, Reply<ResetResponse>),
     /// Where something is, and the way there.
     Trace(TraceRequest, Reply<TraceResponse>),
+    /// What a repair of the ring would do, or do it.
+    Repair(RepairRequest, Reply<RepairResponse>),
     /// What is wrong.
     Doctor(DoctorRequest, Reply<Diagnosis>),
 }
@@ -113,5 +115,6 @@ dispatch! {
     LeaveRequest => Leave;
     ResetRequest => Reset;
     TraceRequest => Trace;
+    RepairRequest => Repair;
     DoctorRequest => Doctor;
 }

@@ -10,7 +10,7 @@ use weave_api::{
     AllocateRequest, AttachRequest, ClaimRequest, ConnectRequest, DetachRequest, DnsAddRequest,
     DnsLookupRequest, DnsRemoveRequest, DoctorRequest, ExposeRequest, ForgetRequest, FreeRequest,
     HideRequest, LeaveRequest, ListRequest, LookupRequest, PrimeRequest, PsRequest, REPORT_PATH,
-    ReadyRequest, Report, ResetRequest, RmpeerRequest, TraceRequest,
+    ReadyRequest, RepairRequest, Report, ResetRequest, RmpeerRequest, TraceRequest,
 };
 
 use crate::{body::read_json, command::Dispatch, engine::Engine, refusal::Refusal};
@@ -39,6 +39,7 @@ pub(crate) fn routes() -> Router<Engine> {
     let router = with::<LeaveRequest>(router);
     let router = with::<ResetRequest>(router);
     let router = with::<TraceRequest>(router);
+    let router = with::<RepairRequest>(router);
     with::<DoctorRequest>(router)
 }
 

@@ -284,6 +284,23 @@ impl Node {
         self.with_ipam(now, |ipam| ipam.take_over(request, dead, now));
     }
 
+    /// Goes over to the ring `ring`, which other routers share.
+    pub fn go_over(&mut self, request: RequestId, ring: u64, deadline: Instant, now: Instant) {
+        self.with_ipam(now, |ipam| ipam.go_over(request, ring, deadline, now));
+    }
+
+    /// Asks the owner of an address for it that a container here holds already.
+    pub fn reclaim(
+        &mut self,
+        request: RequestId,
+        owner: ContainerId,
+        address: Interface,
+        deadline: Instant,
+        now: Instant,
+    ) {
+        self.with_ipam(now, |ipam| ipam.reclaim(request, owner, address, deadline, now));
+    }
+
     /// Hands all our ranges to another peer, before we go for good.
     pub fn leave(&mut self, request: RequestId, now: Instant) {
         self.with_ipam(now, |ipam| ipam.leave(request, now));

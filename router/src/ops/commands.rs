@@ -51,6 +51,7 @@ impl Ops {
             Command::Leave(request, reply) => answer(reply, self.leave(request)).await,
             Command::Reset(request, reply) => self.carry_out_reset(request, reply).await,
             Command::Trace(request, reply) => answer(reply, self.trace(request)).await,
+            Command::Repair(request, reply) => answer(reply, self.repair(request)).await,
             Command::Doctor(_, reply) => answer(reply, self.doctor()).await,
         }
     }
@@ -299,7 +300,7 @@ impl Ops {
         }
     }
 
-    fn need_ipam(&self) -> Result<(), ApiError> {
+    pub(super) fn need_ipam(&self) -> Result<(), ApiError> {
         if self.has_ipam {
             Ok(())
         } else {

@@ -14,8 +14,9 @@ use tokio::sync::mpsc;
 use weave_api::{
     AddressesResponse, ApiError, AttachResponse, ContainerReport, DataPlaneReport, Diagnosis, DnsEntry,
     DnsLookupResponse, DnsReport, DnsResponse, ErrorCode, IpamReport, LeaveResponse, ListResponse,
-    OwnerReport, PrimeResponse, PsResponse, ReadyResponse, Report, ResetResponse, RmpeerResponse,
-    RouterReport, StationTrace, TakenOver, TargetsResponse, TraceResponse,
+    OwnerReport, PrimeResponse, PsResponse, ReadyResponse, RepairResponse, Report, ResetResponse,
+    RingMeeting, RingSide, RmpeerResponse, RouterReport, StationTrace, TakenOver, TargetsResponse,
+    TraceResponse,
 };
 use weave_control::{Command, Reply};
 use weave_model::{AddressSpec, ContainerId, Interface, Mac, PeerName};
@@ -159,6 +160,7 @@ impl Engine {
             }
             Command::Leave(_, reply) => say(reply, Ok(LeaveResponse { heir: None, addresses: 0 })),
             Command::Reset(request, reply) => say(reply, reset(request.force)),
+            Command::Repair(request, reply) => say(reply, Ok(repair(&state, request.confirm))),
             Command::Trace(request, reply) => say(reply, Ok(trace(&state, request.target))),
             Command::Doctor(_, reply) => say(reply, Ok(state.diagnosis.clone())),
         }
@@ -192,6 +194,16 @@ impl Engine {
             state.lock().unwrap().withdrawn.push(container);
         });
     }
+}
+
+/// A ring that has met another, while there are addresses.
+fn repair(state: &State, done: bool) -> RepairResponse {
+    if state.addresses.is_empty() {
+        return RepairResponse { done, ..RepairResponse::default() };
+    }
+    let side = |last| RingSide { peers: vec![PeerName([2, 0, 0, 0, 0, last])], seeds: vec![], used: true };
+    let meeting = Some(RingMeeting { ours: side(1), theirs: side(2), gives_way: true });
+    RepairResponse { done, meeting, ..RepairResponse::default() }
 }
 
 fn reset(force: bool) -> Result<ResetResponse, ApiError> {
