@@ -64,6 +64,7 @@ impl Ipam {
         }
         if let Some(settle) = self.settles.get_mut(&subject) {
             settle.answered.insert(from);
+            settle.alive_to.remove(&from);
             settle.is_vouched |= frozen.is_sure;
             if settle.agreed.insert(from) && !frozen.in_use.is_empty() {
                 settle.in_use.push((Owner { peer: from, generation: frozen.generation }, frozen.in_use));
@@ -86,7 +87,9 @@ impl Ipam {
             return Ok(());
         };
         match reason {
-            FreezeRefusal::Alive => settle.is_alive = true,
+            FreezeRefusal::Alive => {
+                settle.alive_to.insert(from);
+            }
             FreezeRefusal::Newer(bundle) => self.handle_ring(from, &bundle, now)?,
             FreezeRefusal::Raise(target) if target < u64::MAX >> 2 => {
                 settle.target = settle.target.max(target + STEP);

@@ -348,7 +348,7 @@ impl Ipam {
         Some(Ok(Reply::Addresses(vec![interface])))
     }
 
-    fn hold(&mut self, owner: &ContainerId, interface: Interface, now: Instant) {
+    pub(crate) fn hold(&mut self, owner: &ContainerId, interface: Interface, now: Instant) {
         if self.ledger.is_empty() {
             self.publish_by(now);
         }

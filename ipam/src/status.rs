@@ -91,6 +91,13 @@ pub enum Problem {
         /// How many addresses that concerns.
         addresses: u128,
     },
+    /// This router gets no space before two others have noted that it is a member, and too few can be reached.
+    NotEnrolled {
+        /// Who cannot be reached.
+        peers: Vec<PeerName>,
+        /// Who can be reached and has not noted it yet.
+        unsure: Vec<PeerName>,
+    },
     /// Space in which containers here hold addresses was taken over by another router.
     SpaceLost {
         /// By whom.
@@ -127,6 +134,10 @@ impl fmt::Display for Problem {
             }
             Self::PredecessorUnsettled { addresses } => {
                 write!(f, "{addresses} addresses are fenced: {}", WaitReason::PredecessorUnsettled)
+            }
+            Self::NotEnrolled { peers, unsure } => {
+                let waiting_for = WaitReason::Witnesses { peers: peers.clone(), unsure: unsure.clone() };
+                write!(f, "this router is given no addresses yet: {waiting_for}")
             }
             Self::SpaceLost { peer, in_use } => write!(
                 f,

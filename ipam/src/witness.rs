@@ -98,12 +98,6 @@ impl Ipam {
         self.members.iter().filter(|peer| *peer != self.local)
     }
 
-    fn without_witnesses(&self) -> impl Iterator<Item = PeerName> + '_ {
-        let is_witness =
-            |peer: &PeerName| self.enrolment.as_ref().is_some_and(|e| e.known_to.contains_key(peer));
-        self.others().filter(move |peer| !is_witness(peer))
-    }
-
     /// Whom to ask: who was not sure may be by now.
     fn without_sure_witnesses(&self) -> impl Iterator<Item = PeerName> + '_ {
         let is_sure =
@@ -187,6 +181,7 @@ impl Ipam {
     /// What a request waits for while there are too few witnesses.
     pub(crate) fn enrolment_wait_reason(&self) -> Option<WaitReason> {
         self.enrolment.as_ref()?;
-        Some(WaitReason::Witnesses { peers: self.without_witnesses().collect() })
+        let (unsure, peers) = self.without_sure_witnesses().partition(|peer| self.is_reachable(*peer));
+        Some(WaitReason::Witnesses { peers, unsure })
     }
 }

@@ -94,9 +94,9 @@ pub(crate) enum Command {
     /// Give addresses a name.
     #[command(
         disable_help_flag = true,
-        after_help = "Example: weave dns-add 192.0.2.80 -h printer.weave.local"
+        after_help = "Examples:\n  weave dns-add 192.0.2.80 -h printer.weave.local\n  weave dns-add 4f1c09aa21be -h web --service http/tcp:80"
     )]
-    DnsAdd(Dns),
+    DnsAdd(DnsAdd),
     /// Take names away.
     #[command(
         disable_help_flag = true,
@@ -307,9 +307,18 @@ pub(crate) struct Ps {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct DnsAdd {
+    #[command(flatten)]
+    pub(crate) dns: Dns,
+    /// What is served there, so that SRV queries for `_NAME._TRANSPORT.FQDN` find it.
+    #[arg(long, value_name = "NAME/TRANSPORT:PORT")]
+    pub(crate) service: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Dns {
     /// Addresses, and the container that holds them; without addresses, the container's own.
-    #[arg(value_name = "ADDRESS|CONTAINER", required = true)]
+    #[arg(value_name = "ADDRESS|CONTAINER", required_unless_present = "fqdn")]
     pub(crate) words: Vec<String>,
     /// The name; without it, the container's own.
     #[arg(short = 'h', value_name = "FQDN")]

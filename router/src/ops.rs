@@ -6,6 +6,7 @@
 mod attach;
 mod commands;
 mod expose;
+mod leave;
 mod record;
 mod repair;
 mod reset;
@@ -238,7 +239,9 @@ pub(crate) fn explain_refusal(refusal: &Refusal) -> ApiError {
         Refusal::Conflict { .. } | Refusal::OwnedByOther { .. } | Refusal::TakeOverInProgress { .. } => {
             ErrorCode::Conflict
         }
-        Refusal::PeerAlive { .. } => ErrorCode::PeerAlive,
+        Refusal::PeerAlive { .. } | Refusal::PeerReturned { .. } | Refusal::SeenAlive { .. } => {
+            ErrorCode::PeerAlive
+        }
         Refusal::NoHeir => ErrorCode::NotFound,
         Refusal::TooManyRequests => ErrorCode::TooBusy,
         Refusal::Leaving | Refusal::Cancelled => ErrorCode::ShuttingDown,

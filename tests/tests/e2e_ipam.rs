@@ -6,7 +6,8 @@ use weave_tests::{
     lab::Host,
     product::{Router, Settings},
     scene::{
-        attach, await_all_pings, await_mesh, await_report, finish, hosts, lab, play, settings, start_all,
+        attach, await_all_pings, await_mesh, await_report, finish, hosts, lab, play, refused, settings,
+        start_all,
     },
     tool,
 };
@@ -102,6 +103,38 @@ fn a_ring_without_containers_gives_way_to_one_that_has_some_by_itself() -> Resul
         ensure!(routers.iter().all(|router| router.report().is_ok_and(|report| report.problems.is_empty())));
         finish(routers)
     })
+}
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn a_refused_reset_leaves_a_router_that_gives_out_addresses_and_whose_containers_keep_theirs() -> Result<()> {
+    play(
+        "a_refused_reset_leaves_a_router_that_gives_out_addresses_and_whose_containers_keep_theirs",
+        |programs| {
+            let mut lab = lab()?;
+            let hosts: [Host; 2] = hosts(&mut lab)?;
+            let routers = start_all(programs, &hosts, |host| {
+                let peers: &[&Host] = if host.number() == 1 { &[] } else { &[&hosts[0]] };
+                Settings { password: None, ..settings(2, peers, &[]) }
+            })?;
+            await_mesh(&routers, 1)?;
+            let kept = attach(&routers[0], "kept", "")?;
+            attach(&routers[1], "other", "")?;
+            // The heir is there and says nothing.
+            hosts[1].run(&format!("kill -STOP {}", routers[1].pid()?))?;
+            let said = refused(&routers[0], "reset --timeout 2", Exit::Conflict);
+            hosts[1].run(&format!("kill -CONT {}", routers[1].pid()?))?;
+            ensure!(said?.contains("taken our addresses over"));
+            attach(&routers[0], "later", "")?;
+            // What the heir was given is ours again where a container uses it.
+            await_report("everything to be well again", &routers[0], |report| {
+                report.problems.is_empty() && report.ipam.iter().all(|ipam| ipam.active == 2)
+            })?;
+            let held = format!("{}/12", kept.address());
+            refused(&routers[1], &format!("expose {held}"), Exit::Conflict)?;
+            finish(routers)
+        },
+    )
 }
 
 fn report_name(router: &Router<'_>) -> weave_model::PeerName {

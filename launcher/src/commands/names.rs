@@ -3,19 +3,21 @@
 use weave_api::{DnsAddRequest, DnsLookupRequest, DnsRemoveRequest, DnsResponse};
 
 use crate::{
-    args::{Dns, DnsLookup},
+    args::{Dns, DnsAdd, DnsLookup},
     commands::words::ips_and_container,
     context::{Context, Failure, talk},
 };
 
-pub(super) async fn add(context: &Context, dns: Dns) -> Result<(), Failure> {
+pub(super) async fn add(context: &Context, add: DnsAdd) -> Result<(), Failure> {
+    let DnsAdd { dns, service } = add;
     let (addresses, container) = ips_and_container(&dns.words)?;
     if container.is_none() && dns.fqdn.is_none() {
         return Err(Failure::usage(
             "addresses that belong to no container need a name; give one with -h FQDN",
         ));
     }
-    let answer = context.client.call(&DnsAddRequest { container, addresses, fqdn: dns.fqdn }).await?;
+    let answer =
+        context.client.call(&DnsAddRequest { container, addresses, fqdn: dns.fqdn, service }).await?;
     context.answer(&answer, String::new)
 }
 

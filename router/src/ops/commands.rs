@@ -6,14 +6,14 @@ use tokio::sync::mpsc;
 use weave_api::{
     AddressesResponse, AllocateRequest, ApiError, Call as _, ClaimRequest, ConnectRequest, DnsAddRequest,
     DnsLookupRequest, DnsLookupResponse, DnsRemoveRequest, DnsResponse, ErrorCode, ForgetRequest,
-    FreeRequest, LeaveRequest, LeaveResponse, ListResponse, LookupRequest, PrimeRequest, PrimeResponse,
-    PsRequest, PsResponse, ReadyResponse, Report, RmpeerRequest, RmpeerResponse, TakenOver, TargetsResponse,
+    FreeRequest, ListResponse, LookupRequest, PrimeRequest, PrimeResponse, PsRequest, PsResponse,
+    ReadyResponse, Report, RmpeerRequest, RmpeerResponse, TakenOver, TargetsResponse,
 };
 use weave_control::{Command, Reply as Answer};
 use weave_ipam::Reply;
 use weave_mesh::Target;
 use weave_model::{AddressSpec, ContainerId, PeerName};
-use weave_names::RemoveFilter;
+use weave_names::{RemoveFilter, Service};
 
 use super::{Ops, explain_refusal, stopping};
 use crate::{app, identity, report};
@@ -48,7 +48,7 @@ impl Ops {
             Command::DnsRemove(request, reply) => answer(reply, self.dns_remove(request)).await,
             Command::DnsLookup(request, reply) => answer(reply, self.dns_lookup(request)).await,
             Command::Rmpeer(request, reply) => answer(reply, self.rmpeer(request)).await,
-            Command::Leave(request, reply) => answer(reply, self.leave(request)).await,
+            Command::Leave(request, reply) => self.carry_out_leave(request, reply).await,
             Command::Reset(request, reply) => self.carry_out_reset(request, reply).await,
             Command::Trace(request, reply) => answer(reply, self.trace(request)).await,
             Command::Repair(request, reply) => answer(reply, self.repair(request)).await,
@@ -215,12 +215,14 @@ impl Ops {
             return Err(ApiError::new(ErrorCode::NotFound, message)
                 .with_hint("attach it first, or name the addresses"));
         }
+        let service = request.service.as_deref().map(str::parse::<Service>).transpose();
+        let service = service.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.to_string()))?;
         let entries = addresses.len() as u64;
         self.engine
             .run(move |engine, now| {
-                addresses
-                    .iter()
-                    .try_for_each(|address| engine.node.add_name(&container, &name, *address, now))
+                addresses.iter().try_for_each(|address| {
+                    engine.node.add_service(&container, &name, *address, service.clone(), now)
+                })
             })
             .await
             .map_err(stopping)?
@@ -276,8 +278,10 @@ impl Ops {
             if is_alive && !request.force {
                 let message =
                     format!("{text} is alive: its containers use the addresses that would be taken over");
-                return Err(ApiError::new(ErrorCode::PeerAlive, message)
-                    .with_hint("stop it first; with --force, only if it is certain to be gone"));
+                return Err(ApiError::new(ErrorCode::PeerAlive, message).with_hint(
+                    "stop it first; one that has just died is shown as unreachable by `weave status peers` \
+                         before long, and one that was started again is alive",
+                ));
             }
             let result = self.engine.ask_ring(move |node, id, now| node.take_over(id, peer, now)).await;
             match result.map_err(stopping)?.map_err(|refusal| explain_refusal(&refusal))? {
@@ -286,18 +290,6 @@ impl Ops {
             }
         }
         Ok(RmpeerResponse { taken_over })
-    }
-
-    pub(super) async fn leave(&self, request: LeaveRequest) -> Result<LeaveResponse, ApiError> {
-        self.need_ipam()?;
-        let leaving = self.engine.ask_ring(|node, id, now| node.leave(id, now));
-        let result = tokio::time::timeout(request.timeout(), leaving).await.map_err(|_| {
-            ApiError::new(ErrorCode::Deadline, "no other router confirmed in time that it has our addresses")
-        })?;
-        match result.map_err(stopping)?.map_err(|refusal| explain_refusal(&refusal))? {
-            Reply::TakenOver(addresses) => Ok(LeaveResponse { heir: None, addresses }),
-            Reply::Done | Reply::Addresses(_) => Ok(LeaveResponse { heir: None, addresses: 0 }),
-        }
     }
 
     pub(super) fn need_ipam(&self) -> Result<(), ApiError> {

@@ -1,10 +1,13 @@
 //! `weave ipam repair`: one ring where two have met, and a store whose space is its own again.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use weave_api::{ApiError, Call as _, RepairClaim, RepairRequest, RepairResponse, RingMeeting, RingSide};
 use weave_ipam::{Misplaced, RepairPlan, Reply, Side};
 
 use super::{Ops, explain_refusal, stopping};
+use crate::engine::Handle;
 
 impl Ops {
     /// In order: the other ring, the space of our own earlier stores, what containers hold of others' space.
@@ -28,7 +31,8 @@ impl Ops {
         let plan = self.repair_plan().await?;
         answer.unsettled = if plan.unsettled > 0 { self.settle_own().await? } else { 0 };
         let plan = self.repair_plan().await?;
-        answer.claims = join_all(plan.claims.into_iter().map(|claim| self.reclaim(claim, patience))).await;
+        let asked = plan.claims.into_iter().map(|claim| reclaim(&self.engine, claim, patience));
+        answer.claims = join_all(asked).await;
         answer.silent.clear();
         Ok(answer)
     }
@@ -47,19 +51,20 @@ impl Ops {
             Reply::Done | Reply::Addresses(_) => Ok(0),
         }
     }
+}
 
-    async fn reclaim(&self, claim: Misplaced, patience: std::time::Duration) -> RepairClaim {
-        let (owner, address) = (claim.container.clone(), claim.address);
-        let ask = move |node: &mut weave_node::Node, id, now| {
-            node.reclaim(id, owner, address, now + patience, now);
-        };
-        let refusal = match self.engine.ask_ring(ask).await {
-            Ok(Ok(_)) => None,
-            Ok(Err(refusal)) => Some(refusal.to_string()),
-            Err(stopped) => Some(stopping(stopped).message),
-        };
-        RepairClaim { refusal, ..self::claim(claim) }
-    }
+/// Asks the owner of an address that a container here holds for it.
+pub(super) async fn reclaim(engine: &Handle, claim: Misplaced, patience: Duration) -> RepairClaim {
+    let (owner, address) = (claim.container.clone(), claim.address);
+    let ask = move |node: &mut weave_node::Node, id, now| {
+        node.reclaim(id, owner, address, now + patience, now);
+    };
+    let refusal = match engine.ask_ring(ask).await {
+        Ok(Ok(_)) => None,
+        Ok(Err(refusal)) => Some(refusal.to_string()),
+        Err(stopped) => Some(stopping(stopped).message),
+    };
+    RepairClaim { refusal, ..self::claim(claim) }
 }
 
 fn describe(plan: RepairPlan) -> RepairResponse {
