@@ -8,6 +8,7 @@ use crate::{
     error::GossipError,
     ipam::{Event, Ipam, Write},
     members::Membership,
+    mutant::{self, Mutant},
     ring::{self, Entry, Owner, Ring, Stamp},
     span::Span,
     store,
@@ -178,12 +179,13 @@ impl Ipam {
     pub(crate) fn give(&mut self, span: Span, to: Owner, now: Instant) -> Vec<Entry> {
         let me = self.me();
         let Some(ring) = &mut self.ring else { return Vec::new() };
+        let raise = u64::from(!mutant::is(Mutant::GiveWithoutVersion));
         let given: Vec<Entry> = ring
             .within(span)
             .filter(|entry| entry.stamp.owner == me)
             .map(|entry| Entry {
                 span: entry.span,
-                stamp: Stamp { version: entry.stamp.version + 1, owner: to },
+                stamp: Stamp { version: entry.stamp.version + raise, owner: to },
             })
             .collect();
         for entry in &given {

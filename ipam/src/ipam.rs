@@ -21,6 +21,7 @@ use crate::{
     hunt::{Asker, Hunt},
     ledger::Ledger,
     members::Members,
+    mutant::{self, Mutant},
     peer::Peer,
     pending::Queue,
     repair::Crossing,
@@ -159,11 +160,11 @@ impl Ipam {
             vouches: false,
             witnessed: None,
         });
-        if !is_new {
+        if !is_new && !mutant::is(Mutant::TrustEveryStore) {
             header.begin_life(restored.epoch, rng.next_u64());
         }
         let was_confirmed = header.is_confirmed;
-        header.is_confirmed = restored.ring.is_none();
+        header.is_confirmed = restored.ring.is_none() || mutant::is(Mutant::TrustEveryStore);
         let consensus = match &config.init {
             Init::Consensus { peers } if restored.ring.is_none() => {
                 Some(Consensus::new(config.local, config.store_id, *peers, restored.acceptor))
@@ -424,6 +425,10 @@ impl Ipam {
             self.epoch += 1;
             self.writes.push(store::write_epoch(self.epoch));
             self.events.push_back(Event::Persist(std::mem::take(&mut self.writes)));
+        }
+        if mutant::is(Mutant::ReplyBeforePersist) {
+            let effects = self.outbox.drain(..);
+            return effects.rev().for_each(|effect| self.events.push_front(effect));
         }
         self.events.extend(self.outbox.drain(..));
     }

@@ -48,6 +48,7 @@ mod hunt;
 mod ipam;
 mod ledger;
 mod members;
+mod mutant;
 mod peer;
 mod pending;
 mod repair;
@@ -61,6 +62,18 @@ mod store;
 mod view;
 mod wire;
 mod witness;
+
+/// The model under `tests/sim`, for the check that it notices broken rules.
+#[cfg(test)]
+#[path = "../tests/sim"]
+mod simulation {
+    pub(crate) mod deeds;
+    pub(crate) mod net;
+    pub(crate) mod node;
+    pub(crate) mod world;
+}
+#[cfg(test)]
+extern crate self as weave_ipam;
 
 pub use config::{Config, ConfigError, Init};
 pub use error::{GossipError, RestoreError};
