@@ -63,6 +63,13 @@ mod view;
 mod wire;
 mod witness;
 
+pub use config::{Config, ConfigError, Init};
+pub use error::{GossipError, RestoreError};
+pub use ipam::{Event, Ipam, StoreMark, Write};
+pub use repair::{Meeting, Misplaced, RepairPlan, Side};
+pub use request::{Refusal, Reply, RequestId, WaitReason};
+pub use status::{IpamStatus, OwnerStatus, PendingStatus, Problem};
+
 /// The model under `tests/sim`, for the check that it notices broken rules.
 #[cfg(test)]
 #[path = "../tests/sim"]
@@ -74,10 +81,3 @@ mod simulation {
 }
 #[cfg(test)]
 extern crate self as weave_ipam;
-
-pub use config::{Config, ConfigError, Init};
-pub use error::{GossipError, RestoreError};
-pub use ipam::{Event, Ipam, StoreMark, Write};
-pub use repair::{Meeting, Misplaced, RepairPlan, Side};
-pub use request::{Refusal, Reply, RequestId, WaitReason};
-pub use status::{IpamStatus, OwnerStatus, PendingStatus, Problem};

@@ -38,8 +38,12 @@ pub(crate) enum Output {
     /// For people, in Weave Net's shapes.
     #[default]
     Text,
+    /// For people, with everything that is known, as tables.
+    Wide,
     /// For programs.
     Json,
+    /// The same as YAML.
+    Yaml,
 }
 
 #[derive(Debug, Subcommand)]
@@ -107,11 +111,17 @@ pub(crate) enum Command {
     #[command(after_help = "Example: weave dns-lookup web")]
     DnsLookup(DnsLookup),
     /// Show what runs and what is wrong.
-    #[command(after_help = "Example: weave status connections -o json")]
+    #[command(
+        after_help = "Examples:\n  weave status connections -o json\n  weave status peers -o wide --watch=5"
+    )]
     Status(Status),
     /// Print everything that the router knows, as JSON.
-    #[command(after_help = "Example: weave report | jq .router.connections")]
-    Report,
+    #[command(after_help = REPORT_HELP)]
+    Report {
+        /// What to print of it, as a template.
+        #[arg(short, long, value_name = "TEMPLATE")]
+        format: Option<String>,
+    },
     /// Take over the addresses of peers that are gone for good.
     #[command(after_help = "Example: weave rmpeer aa:00:00:00:00:03 node-d")]
     Rmpeer(Rmpeer),
@@ -150,6 +160,15 @@ const DB_PREFIX: &str = "/var/lib/weave/weave";
 const DOCTOR_HELP: &str =
     "Ends with 0 when all is well, 9 when something ought to be looked at, 1 when something does
 not work. Example: weave doctor -o json | jq -r '.findings[].id'";
+
+const REPORT_HELP: &str = "Templates are the part of Go's that most people know: {{.path.to.value}}, range, if, else, with, end; the functions
+json, len, index, not, eq, ne, and, or, print; $ for the whole report. Case and underscores of names do not matter.
+
+Examples:
+  weave report | jq .router.connections
+  weave report -f '{{range .router.peers}}{{.name}} {{.nickname}}{{\"\\n\"}}{{end}}'
+  weave report -f '{{json .ipam.owners}}'
+  weave report -o yaml";
 
 const REPAIR_HELP: &str =
     "Containers keep their addresses and traffic flows on. Ends with 0 when nothing is left to do, 9 when \
@@ -304,6 +323,8 @@ pub(crate) struct Ps {
     /// Only these, by id or its beginning; the host is `weave:expose`.
     #[arg(value_name = "CONTAINER")]
     pub(crate) containers: Vec<weave_model::ContainerId>,
+    #[command(flatten)]
+    pub(crate) watch: Watch,
 }
 
 #[derive(Debug, Args)]
@@ -346,6 +367,16 @@ pub(crate) struct Status {
     /// One part in detail.
     #[arg(value_enum)]
     pub(crate) view: Option<View>,
+    #[command(flatten)]
+    pub(crate) watch: Watch,
+}
+
+/// For what is worth looking at again and again.
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// Show it again every so many seconds, until Ctrl-C.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", require_equals = true)]
+    pub(crate) watch: Option<u64>,
 }
 
 /// A part of the status.
@@ -361,6 +392,8 @@ pub(crate) enum View {
     Ipam,
     /// Names.
     Dns,
+    /// What went over which link, and what was dropped.
+    Overlay,
 }
 
 #[derive(Debug, Args)]
@@ -483,7 +516,7 @@ mod tests {
             ("weave attach --add-host web:nowhere c1", "not an IP address"),
             ("weave dns-add -h x.weave.local", "ADDRESS|CONTAINER"),
             ("weave ps a/b", "letters, digits"),
-            ("weave status -o yaml", "json"),
+            ("weave status -o xml", "json"),
         ] {
             let error = parse_words(line).unwrap_err();
             assert_eq!(error.exit_code(), i32::from(Exit::Usage.code()), "{line}");

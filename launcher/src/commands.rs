@@ -39,12 +39,12 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Detach(detach) => addresses::detach(&context?, detach).await,
         Command::Expose(expose) => addresses::expose(&context?, expose).await,
         Command::Hide(addresses) => addresses::hide(&context?, addresses).await,
-        Command::Ps(ps) => addresses::ps(&context?, ps).await,
+        Command::Ps(ps) => status::ps(&context?, ps).await,
         Command::DnsAdd(dns) => names::add(&context?, dns).await,
         Command::DnsRemove(dns) => names::remove(&context?, dns).await,
         Command::DnsLookup(lookup) => names::lookup(&context?, lookup).await,
-        Command::Status(view) => status::status(&context?, view.view).await,
-        Command::Report => status::report(&context?).await,
+        Command::Status(status) => status::status(&context?, &status).await,
+        Command::Report { format } => status::report(&context?, format.as_deref()).await,
         Command::Version => status::version(&context?).await,
     }
 }

@@ -19,8 +19,6 @@ async fn repair(context: &Context, repair: &Repair) -> Result<(), Failure> {
     let request = RepairRequest { confirm: repair.yes, timeout_s: Some(repair.timeout) };
     let answer = context.with_progress(context.client.call(&request), ring_state).await?;
     context.answer(&answer, || views::repair(&answer))?;
-    match answer.exit() {
-        Exit::Ok => Ok(()),
-        exit => Err(Failure::said(exit)),
-    }
+    let exit = answer.exit();
+    if exit == Exit::Ok { Ok(()) } else { Err(Failure::said(exit)) }
 }
