@@ -125,6 +125,18 @@ pub(crate) enum Command {
     /// Take over the addresses of peers that are gone for good.
     #[command(after_help = "Example: weave rmpeer aa:00:00:00:00:03 node-d")]
     Rmpeer(Rmpeer),
+    /// Show how much the running router logs, or change it until it ends.
+    #[command(after_help = "Examples:\n  weave log-level\n  weave log-level debug")]
+    LogLevel {
+        /// `error`, `warn`, `info`, `debug` or `trace`.
+        level: Option<String>,
+    },
+    /// Check a file with settings for the router (`weaver --config`).
+    Config {
+        /// What to do.
+        #[command(subcommand)]
+        command: Config,
+    },
     /// Look after who owns which addresses.
     Ipam {
         /// What to do.
@@ -139,8 +151,8 @@ pub(crate) enum Command {
         /// The shell.
         shell: Shell,
     },
-    /// Write man pages.
-    #[command(hide = true)]
+    /// Write man pages, one for each command.
+    #[command(after_help = "Example: weave man /usr/local/share/man/man1")]
     Man {
         /// Where to.
         dir: PathBuf,
@@ -404,6 +416,19 @@ pub(crate) struct Rmpeer {
     /// Even from a peer that seems alive; two containers may then get the same address.
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+/// `weave config …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Say what is wrong with a file of settings; nothing when it is good.
+    #[command(after_help = "The file is TOML with the names of weaver's flags, and `peers`:\n\n  \
+        peers = [\"host2\", \"host3\"]\n  password-file = \"/etc/weave/password\"\n  no-dns = true\n\n\
+        Example: weave config check /etc/weave/weave.toml")]
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
 }
 
 /// `weave ipam …`.

@@ -8,12 +8,13 @@ mod launch;
 mod names;
 mod peers;
 mod reset;
+mod settings;
 mod status;
 mod stop;
 mod words;
 
 use crate::{
-    args::{Cli, Command},
+    args::{Cli, Command, Config},
     context::{Context, Failure},
 };
 
@@ -34,6 +35,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Forget(peers) => peers::forget(&context?, peers).await,
         Command::Prime(wait) => peers::prime(&context?, wait.timeout).await,
         Command::Rmpeer(rmpeer) => peers::rmpeer(&context?, rmpeer).await,
+        Command::LogLevel { level } => settings::log_level(&context?, level).await,
+        Command::Config { command: Config::Check { file } } => settings::check(&context?, &file),
         Command::Ipam { command } => ipam::ipam(&context?, command).await,
         Command::Attach(attach) => addresses::attach(&context?, attach).await,
         Command::Detach(detach) => addresses::detach(&context?, detach).await,

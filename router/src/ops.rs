@@ -31,6 +31,7 @@ use crate::{
     clock,
     doctor::Subject,
     engine::{Handle, Stopped},
+    logging::Logging,
     report::Facts,
     store::Store,
 };
@@ -47,6 +48,7 @@ pub(crate) struct Ops {
     local: PeerName,
     has_ipam: bool,
     pub(crate) subject: Subject,
+    logging: Logging,
     /// Told when the router is to end and to take everything with it.
     ending: Notify,
     /// What is attached here, as the store has it.
@@ -67,14 +69,29 @@ pub(crate) struct Setup {
     pub(crate) has_ipam: bool,
     /// What the doctor examines.
     pub(crate) subject: Subject,
+    pub(crate) logging: Logging,
 }
 
 impl Ops {
     pub(crate) fn new(setup: Setup) -> Self {
-        let Setup { engine, host, store, facts, bridge, mtu, local, has_ipam, subject } = setup;
+        let Setup { engine, host, store, facts, bridge, mtu, local, has_ipam, subject, logging } = setup;
         let (mtu, records) = (AtomicU16::new(mtu), StdMutex::new(BTreeMap::new()));
         let (ending, exclusive) = (Notify::new(), Mutex::new(()));
-        Self { engine, host, store, facts, bridge, mtu, local, has_ipam, subject, ending, records, exclusive }
+        Self {
+            engine,
+            host,
+            store,
+            facts,
+            bridge,
+            mtu,
+            local,
+            has_ipam,
+            subject,
+            logging,
+            ending,
+            records,
+            exclusive,
+        }
     }
 
     fn records(&self) -> std::sync::MutexGuard<'_, BTreeMap<ContainerId, Record>> {

@@ -13,6 +13,7 @@ mod container;
 mod doctor;
 mod error;
 mod exit;
+mod log;
 mod repair;
 mod report;
 mod request;
@@ -27,6 +28,7 @@ pub use container::ContainerRef;
 pub use doctor::{Diagnosis, DoctorRequest, Finding};
 pub use error::{ApiError, ErrorCode};
 pub use exit::Exit;
+pub use log::{LogLevelRequest, LogLevelResponse};
 pub use repair::{RepairClaim, RepairRequest, RepairResponse, RingMeeting, RingSide};
 pub use report::{
     BroadcastRoute, ConnectionReport, ConnectionState, ContainerReport, Counters, DataPlaneReport, DnsEntry,

@@ -5,9 +5,10 @@ use weave_api::{
     AddressesResponse, AllocateRequest, ApiError, AttachRequest, AttachResponse, Call, ClaimRequest,
     ConnectRequest, DetachRequest, Diagnosis, DnsAddRequest, DnsLookupRequest, DnsLookupResponse,
     DnsRemoveRequest, DnsResponse, DoctorRequest, ExposeRequest, ForgetRequest, FreeRequest, HideRequest,
-    LeaveRequest, LeaveResponse, ListRequest, ListResponse, LookupRequest, PrimeRequest, PrimeResponse,
-    PsRequest, PsResponse, ReadyRequest, ReadyResponse, RepairRequest, RepairResponse, Report, ResetRequest,
-    ResetResponse, RmpeerRequest, RmpeerResponse, TargetsResponse, TraceRequest, TraceResponse,
+    LeaveRequest, LeaveResponse, ListRequest, ListResponse, LogLevelRequest, LogLevelResponse, LookupRequest,
+    PrimeRequest, PrimeResponse, PsRequest, PsResponse, ReadyRequest, ReadyResponse, RepairRequest,
+    RepairResponse, Report, ResetRequest, ResetResponse, RmpeerRequest, RmpeerResponse, TargetsResponse,
+    TraceRequest, TraceResponse,
 };
 
 /// Where an answer goes. When the asker has gone away, `is_closed` is true (and `closed` completes): whatever waits on its behalf is to be
@@ -74,6 +75,8 @@ pub enum Command {
     Trace(TraceRequest, Reply<TraceResponse>),
     /// What a repair of the ring would do, or do it.
     Repair(RepairRequest, Reply<RepairResponse>),
+    /// How much is logged.
+    LogLevel(LogLevelRequest, Reply<LogLevelResponse>),
     /// What is wrong.
     Doctor(DoctorRequest, Reply<Diagnosis>),
 }
@@ -116,5 +119,6 @@ dispatch! {
     ResetRequest => Reset;
     TraceRequest => Trace;
     RepairRequest => Repair;
+    LogLevelRequest => LogLevel;
     DoctorRequest => Doctor;
 }

@@ -9,8 +9,8 @@ use axum::{
 use weave_api::{
     AllocateRequest, AttachRequest, ClaimRequest, ConnectRequest, DetachRequest, DnsAddRequest,
     DnsLookupRequest, DnsRemoveRequest, DoctorRequest, ExposeRequest, ForgetRequest, FreeRequest,
-    HideRequest, LeaveRequest, ListRequest, LookupRequest, PrimeRequest, PsRequest, REPORT_PATH,
-    ReadyRequest, RepairRequest, Report, ResetRequest, RmpeerRequest, TraceRequest,
+    HideRequest, LeaveRequest, ListRequest, LogLevelRequest, LookupRequest, PrimeRequest, PsRequest,
+    REPORT_PATH, ReadyRequest, RepairRequest, Report, ResetRequest, RmpeerRequest, TraceRequest,
 };
 
 use crate::{body::read_json, command::Dispatch, engine::Engine, refusal::Refusal};
@@ -40,6 +40,7 @@ pub(crate) fn routes() -> Router<Engine> {
     let router = with::<ResetRequest>(router);
     let router = with::<TraceRequest>(router);
     let router = with::<RepairRequest>(router);
+    let router = with::<LogLevelRequest>(router);
     with::<DoctorRequest>(router)
 }
 

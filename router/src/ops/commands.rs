@@ -6,8 +6,8 @@ use tokio::sync::mpsc;
 use weave_api::{
     AddressesResponse, AllocateRequest, ApiError, Call as _, ClaimRequest, ConnectRequest, DnsAddRequest,
     DnsLookupRequest, DnsLookupResponse, DnsRemoveRequest, DnsResponse, ErrorCode, ForgetRequest,
-    FreeRequest, ListResponse, LookupRequest, PrimeRequest, PrimeResponse, PsRequest, PsResponse,
-    ReadyResponse, Report, RmpeerRequest, RmpeerResponse, TakenOver, TargetsResponse,
+    FreeRequest, ListResponse, LogLevelRequest, LogLevelResponse, LookupRequest, PrimeRequest, PrimeResponse,
+    PsRequest, PsResponse, ReadyResponse, Report, RmpeerRequest, RmpeerResponse, TakenOver, TargetsResponse,
 };
 use weave_control::{Command, Reply as Answer};
 use weave_ipam::Reply;
@@ -52,6 +52,7 @@ impl Ops {
             Command::Reset(request, reply) => self.carry_out_reset(request, reply).await,
             Command::Trace(request, reply) => answer(reply, self.trace(request)).await,
             Command::Repair(request, reply) => answer(reply, self.repair(request)).await,
+            Command::LogLevel(request, reply) => answer(reply, self.log_level(request)).await,
             Command::Doctor(_, reply) => answer(reply, self.doctor()).await,
         }
     }
@@ -74,6 +75,18 @@ impl Ops {
             nickname: self.facts.nickname.clone(),
             pid: std::process::id(),
         })
+    }
+
+    #[expect(clippy::unused_async, reason = "one shape for all commands")]
+    async fn log_level(&self, request: LogLevelRequest) -> Result<LogLevelResponse, ApiError> {
+        if let Some(level) = request.level {
+            let set = self.logging.set(&level).map_err(|error| ApiError::internal(format!("{error:#}")))?;
+            set.ok_or_else(|| {
+                ApiError::new(ErrorCode::BadRequest, format!("`{level}` is not a level"))
+                    .with_hint("give error, warn, info, debug or trace")
+            })?;
+        }
+        Ok(LogLevelResponse { level: self.logging.level() })
     }
 
     async fn connect(&self, request: ConnectRequest) -> Result<TargetsResponse, ApiError> {

@@ -14,9 +14,9 @@ use tokio::sync::mpsc;
 use weave_api::{
     AddressesResponse, ApiError, AttachResponse, ContainerReport, DataPlaneReport, Diagnosis, DnsEntry,
     DnsLookupResponse, DnsReport, DnsResponse, ErrorCode, IpamReport, LeaveResponse, ListResponse,
-    OwnerReport, PrimeResponse, PsResponse, ReadyResponse, RepairResponse, Report, ResetResponse,
-    RingMeeting, RingSide, RmpeerResponse, RouterReport, StationTrace, TakenOver, TargetsResponse,
-    TraceResponse,
+    LogLevelResponse, OwnerReport, PrimeResponse, PsResponse, ReadyResponse, RepairResponse, Report,
+    ResetResponse, RingMeeting, RingSide, RmpeerResponse, RouterReport, StationTrace, TakenOver,
+    TargetsResponse, TraceResponse,
 };
 use weave_control::{Command, Reply};
 use weave_model::{AddressSpec, ContainerId, Interface, Mac, PeerName};
@@ -160,6 +160,10 @@ impl Engine {
             }
             Command::Leave(_, reply) => say(reply, Ok(LeaveResponse { heir: None, addresses: 0 })),
             Command::Reset(request, reply) => say(reply, reset(request.force)),
+            Command::LogLevel(request, reply) => {
+                let level = request.level.unwrap_or_else(|| "info".to_owned());
+                say(reply, Ok(LogLevelResponse { level }));
+            }
             Command::Repair(request, reply) => say(reply, Ok(repair(&state, request.confirm))),
             Command::Trace(request, reply) => say(reply, Ok(trace(&state, request.target))),
             Command::Doctor(_, reply) => say(reply, Ok(state.diagnosis.clone())),
