@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use weave_hostnet::nft::{IpFamily, Item, Program, SetChange, Value};
 use weave_policy::{ClassId, Direction, Element, PeerId, Ports, Protocol, RangeId};
 
-use crate::program::{classes, named};
+use crate::program::{Bank, SWITCH, classes, named};
 
 /// Name of the set of addresses whose established connections are judged.
 #[must_use]
@@ -19,6 +19,12 @@ pub fn address_item(address: IpAddr) -> Item {
     Item { key: vec![Value::Address(address)], last: None, value: None }
 }
 
+/// The item of [`SWITCH`].
+#[must_use]
+pub fn switch_item() -> (String, Item) {
+    (SWITCH.to_owned(), Item { key: vec![Value::Number(0)], last: None, value: None })
+}
+
 const fn family_of(address: IpAddr) -> IpFamily {
     match address {
         IpAddr::V4(_) => IpFamily::V4,
@@ -26,9 +32,14 @@ const fn family_of(address: IpAddr) -> IpFamily {
     }
 }
 
-/// The set in which an element is, and as what.
+/// The set of a bank in which an element is, and as what.
 #[must_use]
-pub fn item(element: &Element) -> (String, Item) {
+pub fn item(bank: Bank, element: &Element) -> (String, Item) {
+    let (set, item) = unbanked(element);
+    (bank.own(&set), item)
+}
+
+fn unbanked(element: &Element) -> (String, Item) {
     let number = |number: u32| Some(Value::Number(number));
     match *element {
         Element::Peer { address, peer } => {
@@ -67,7 +78,7 @@ pub fn item(element: &Element) -> (String, Item) {
     }
 }
 
-/// The element that an item of a set is, other than of `rejudge`; `None` if it is none that we would have made.
+/// The element that an item of a set, named without its bank, is; `None` if it is none that we would have made.
 #[must_use]
 pub fn element(set: &str, item: &Item) -> Option<Element> {
     use Value::{Address, Number, Port};
@@ -167,10 +178,11 @@ mod tests {
             }
         }
         let sets = crate::program::sets();
-        for wanted in elements {
-            let (set, item) = item(&wanted);
+        for (wanted, bank) in elements.into_iter().zip(Bank::ALL.into_iter().cycle()) {
+            let (set, item) = item(bank, &wanted);
             assert!(sets.iter().any(|spec| spec.name == set), "{set}");
-            assert_eq!(element(&set, &item), Some(wanted));
+            let (found, set) = Bank::split(&set).unwrap();
+            assert_eq!((found, element(set, &item)), (bank, Some(wanted)));
         }
     }
 }

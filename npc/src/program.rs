@@ -13,10 +13,18 @@
 //!   related                                          accept     (ICMP errors, data connections)
 //!   neighbour discovery, multicast listeners         accept
 //!   multicast, if the operator wants                 accept
+//!   to the bank in force
+//! a bank of them
 //!   not tracked, or fits no connection               the same by the packet's header
 //!   opened by an isolated pod                        egress:  return if allowed, else drop
 //!   to an isolated pod                               ingress: return if allowed, else drop    (forward only)
 //! ```
+//!
+//! All sets and maps that judge, and the chains that read them, are there twice, in two [banks](Bank); one element says
+//! which is in force. The kernel makes a transaction visible set by set while it goes through it (a map of intervals when it
+//! comes to it, the others at the beginning; see `nf_tables_commit`), so a packet on its way through a bank that is being
+//! changed would meet a state that nobody wanted. So only the bank that is not in force is ever changed, and a packet
+//! asks once which that is.
 //!
 //! What this node itself opens does not come by: it leaves by the output hook, and so do probes of containers. Traffic
 //! between pods of one bridge comes by where `br_netfilter` calls the hooks of IP for bridges.
@@ -32,6 +40,48 @@ pub const TABLE: &str = "weave-npc";
 
 const FAMILIES: [IpFamily; 2] = [IpFamily::V4, IpFamily::V6];
 
+/// One of the two copies of what judges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bank {
+    /// In force at the start.
+    A,
+    /// In force while [`SWITCH`] has its element.
+    B,
+}
+
+/// The set that says which bank is in force.
+pub const SWITCH: &str = "bank_b_in_force";
+
+impl Bank {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::A, Self::B];
+
+    /// The other one.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    /// The name of something in this bank.
+    #[must_use]
+    pub fn own(self, name: &str) -> String {
+        match self {
+            Self::A => format!("{name}_a"),
+            Self::B => format!("{name}_b"),
+        }
+    }
+
+    /// In which bank something of this name is, if in any, and its name without the bank.
+    #[must_use]
+    pub fn split(name: &str) -> Option<(Self, &str)> {
+        let a = name.strip_suffix("_a").map(|name| (Self::A, name));
+        a.or_else(|| name.strip_suffix("_b").map(|name| (Self::B, name)))
+    }
+}
+
 /// Whether the operator lets multicast pass unseen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Multicast {
@@ -45,15 +95,16 @@ pub enum Multicast {
 #[must_use]
 pub fn program(multicast: Multicast) -> Program {
     let mut chains = Vec::new();
-    for family in FAMILIES {
-        for view in [View::Connection, View::Header] {
-            for direction in Direction::ALL {
-                chains.push(judge(family, view, direction));
+    for bank in Bank::ALL {
+        for family in FAMILIES {
+            for view in [View::Connection, View::Header] {
+                chains.extend(Direction::ALL.map(|direction| judge(bank, family, view, direction)));
             }
         }
-    }
-    for hook in [Hook::Forward, Hook::Input] {
-        chains.push(by_header(hook));
+        for hook in [Hook::Forward, Hook::Input] {
+            chains.push(by_header(bank, hook));
+            chains.push(by_connection(bank, hook));
+        }
     }
     for hook in [Hook::Forward, Hook::Input] {
         chains.push(entry(hook, multicast));
@@ -104,25 +155,34 @@ fn entry(hook: Hook, multicast: Multicast) -> ChainSpec {
             rules.push(accept("multicast", Expressions::default().is_multicast(family)));
         }
     }
-    let untracked = ConnectionState::Untracked.bit() | ConnectionState::Invalid.bit();
-    rules.push(noted("not tracked, or invalid", state(untracked).jump(&by_header_name(hook))));
-    for family in FAMILIES {
-        for direction in judged(hook) {
-            rules.push(dispatch(Expressions::default(), family, View::Connection, *direction));
-        }
-    }
+    let in_force = Expressions::default().load_number(0, ADDRESS).is_in_set(SWITCH, ADDRESS);
+    rules.push(noted("bank b is in force", in_force.go_to(&by_connection_name(Bank::B, hook))));
+    rules.push(noted("bank a is in force", Expressions::default().go_to(&by_connection_name(Bank::A, hook))));
     ChainSpec { name: hook_name(hook).to_owned(), hook: Some(hook), rules }
 }
 
-fn by_header(hook: Hook) -> ChainSpec {
+fn by_connection(bank: Bank, hook: Hook) -> ChainSpec {
+    let untracked = ConnectionState::Untracked.bit() | ConnectionState::Invalid.bit();
+    let by_header = Expressions::default().connection_state(untracked).jump(&by_header_name(bank, hook));
+    let mut rules = vec![noted("not tracked, or invalid", by_header)];
+    for family in FAMILIES {
+        for direction in judged(hook) {
+            rules.push(dispatch(Expressions::default(), (bank, family, View::Connection, *direction)));
+        }
+    }
+    ChainSpec { name: by_connection_name(bank, hook), hook: None, rules }
+}
+
+fn by_header(bank: Bank, hook: Hook) -> ChainSpec {
     let mut rules = Vec::new();
     for family in FAMILIES {
         for direction in judged(hook) {
-            rules.push(dispatch(Expressions::default().is_family(family), family, View::Header, *direction));
+            let start = Expressions::default().is_family(family);
+            rules.push(dispatch(start, (bank, family, View::Header, *direction)));
         }
     }
     rules.push(noted("the rest", Expressions::default().verdict(Verdict::Accept)));
-    ChainSpec { name: by_header_name(hook), hook: None, rules }
+    ChainSpec { name: by_header_name(bank, hook), hook: None, rules }
 }
 
 /// What this host receives, no pod of ours receives.
@@ -133,11 +193,14 @@ const fn judged(hook: Hook) -> &'static [Direction] {
     }
 }
 
+/// Which chain judges.
+type Judge = (Bank, IpFamily, View, Direction);
+
 /// If the subject is isolated, its permissions are looked up.
-fn dispatch(start: Expressions, family: IpFamily, view: View, direction: Direction) -> Rule {
-    let classes = classes(direction, family);
+fn dispatch(start: Expressions, (bank, family, view, direction): Judge) -> Rule {
+    let classes = bank.own(&classes(direction, family));
     let subject = load_end(start, family, view, subject(direction)).load_from_map(&classes, ADDRESS, CLASS);
-    noted(&format!("pods in {classes}"), subject.jump(&judge_name(family, view, direction)))
+    noted(&format!("pods in {classes}"), subject.jump(&judge_name((bank, family, view, direction))))
 }
 
 fn noted(note: &str, expressions: Expressions) -> Rule {
@@ -145,7 +208,7 @@ fn noted(note: &str, expressions: Expressions) -> Rule {
 }
 
 /// Returns if a permission is there, and drops otherwise.
-fn judge(family: IpFamily, view: View, direction: Direction) -> ChainSpec {
+fn judge(bank: Bank, family: IpFamily, view: View, direction: Direction) -> ChainSpec {
     let other = match subject(direction) {
         End::Source => End::Destination,
         End::Destination => End::Source,
@@ -157,23 +220,31 @@ fn judge(family: IpFamily, view: View, direction: Direction) -> ChainSpec {
             let rule = Expressions::default().begin_key(KEY);
             let rule = match peer {
                 "everybody" => rule.load_number(PeerId::EVERYBODY.0, PEER),
-                _ => load_end(rule, family, view, other).load_from_map(&named(peer, family), ADDRESS, PEER),
+                _ => load_end(rule, family, view, other).load_from_map(
+                    &bank.own(&named(peer, family)),
+                    ADDRESS,
+                    PEER,
+                ),
             };
             let rule = match ports {
                 "all" => rule,
                 "protocol" => rule.load_protocol(PROTOCOL),
                 "port" => load_port(rule.load_protocol(PROTOCOL), view, PORT),
-                _ => load_port(rule.load_protocol(PROTOCOL), view, PORT)
-                    .load_from_map("ranges", PROTOCOL, PROTOCOL),
+                _ => load_port(rule.load_protocol(PROTOCOL), view, PORT).load_from_map(
+                    &bank.own("ranges"),
+                    PROTOCOL,
+                    PROTOCOL,
+                ),
             };
             let rule = load_end(rule, family, view, subject(direction));
-            let rule = rule.load_from_map(&classes(direction, family), ADDRESS, CLASS);
-            let rule = rule.is_in_set(&format!("allow_{ports}"), KEY).verdict(Verdict::Return);
+            let rule = rule.load_from_map(&bank.own(&classes(direction, family)), ADDRESS, CLASS);
+            let allows = bank.own(&format!("allow_{ports}"));
+            let rule = rule.is_in_set(&allows, KEY).verdict(Verdict::Return);
             rules.push(noted(&format!("{ports} allowed to {peer}"), rule));
         }
     }
     rules.push(noted("nothing allows it", Expressions::default().count().verdict(Verdict::Drop)));
-    ChainSpec { name: judge_name(family, view, direction), hook: None, rules }
+    ChainSpec { name: judge_name((bank, family, view, direction)), hook: None, rules }
 }
 
 const fn subject(direction: Direction) -> End {
@@ -205,16 +276,20 @@ fn hook_name(hook: Hook) -> &'static str {
     }
 }
 
-fn by_header_name(hook: Hook) -> String {
-    format!("{}_header", hook_name(hook))
+fn by_connection_name(bank: Bank, hook: Hook) -> String {
+    bank.own(hook_name(hook))
 }
 
-fn judge_name(family: IpFamily, view: View, direction: Direction) -> String {
+fn by_header_name(bank: Bank, hook: Hook) -> String {
+    bank.own(&format!("{}_header", hook_name(hook)))
+}
+
+fn judge_name((bank, family, view, direction): Judge) -> String {
     let view = match view {
         View::Connection => "",
         View::Header => "_header",
     };
-    format!("judge_{}{view}", classes(direction, family))
+    bank.own(&format!("judge_{}{view}", classes(direction, family)))
 }
 
 pub(crate) fn named(name: &str, family: IpFamily) -> String {
@@ -232,6 +307,19 @@ pub(crate) fn classes(direction: Direction, family: IpFamily) -> String {
 }
 
 pub(crate) fn sets() -> Vec<SetSpec> {
+    use Field::{Ipv4, Ipv6, Number};
+    let set = |name: String, key| SetSpec { name, key: vec![key], value: None, has_intervals: false };
+    let mut sets = vec![set(SWITCH.to_owned(), Number)];
+    for (family, address) in FAMILIES.into_iter().zip([Ipv4, Ipv6]) {
+        sets.push(set(named("rejudge", family), address));
+    }
+    for bank in Bank::ALL {
+        sets.extend(sets_of_bank().into_iter().map(|set| SetSpec { name: bank.own(&set.name), ..set }));
+    }
+    sets
+}
+
+fn sets_of_bank() -> Vec<SetSpec> {
     use Field::{Ipv4, Ipv6, Number, Port, Protocol};
     let set = |name: &str, key: &[Field]| SetSpec {
         name: name.to_owned(),
@@ -248,7 +336,6 @@ pub(crate) fn sets() -> Vec<SetSpec> {
         for direction in Direction::ALL {
             sets.push(map(&classes(direction, family), &[address]));
         }
-        sets.push(set(&named("rejudge", family), &[address]));
     }
     sets.push(intervals("ranges", &[Protocol, Port]));
     sets.push(set("allow_all", &[Number, Number, Number]));

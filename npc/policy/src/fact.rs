@@ -114,6 +114,23 @@ impl Delta {
     pub fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.add.is_empty() && self.rejudge.is_empty()
     }
+
+    /// This change, and then `later`, as one.
+    #[must_use]
+    pub fn then(mut self, later: &Self) -> Self {
+        for element in &later.remove {
+            if !self.add.remove(element) {
+                self.remove.insert(*element);
+            }
+        }
+        for element in &later.add {
+            if !self.remove.remove(element) {
+                self.add.insert(*element);
+            }
+        }
+        self.rejudge.extend(&later.rejudge);
+        self
+    }
 }
 
 /// All elements, and what the program does with them.

@@ -19,6 +19,7 @@ mod attribute;
 mod conntrack;
 mod encode;
 mod expression;
+mod grace;
 mod load;
 mod program;
 mod readback;
@@ -31,6 +32,7 @@ use weave_model::Subnet;
 
 pub use conntrack::TrackedConnection;
 pub use expression::{End, Expressions, Verdict};
+pub use grace::await_packets_under_way;
 pub use load::{ConnectionState, IpFamily, LONGEST_KEY, Register, Way};
 pub use program::{
     ChainSpec, Field, Hook, Item, Program, Rule, Session, SetChange, SetSpec, Value, is_stale, uninstall,

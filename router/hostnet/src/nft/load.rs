@@ -199,13 +199,25 @@ impl Expressions {
     /// Goes on in another chain, and comes back here if that ends without a verdict (`NFT_JUMP`).
     #[must_use]
     pub fn jump(self, chain: &str) -> Self {
+        const JUMP: i32 = -3;
+        self.verdict_to(JUMP, chain)
+    }
+
+    /// Goes on in another chain, and if that ends without a verdict, where this one was jumped from, or with the policy of
+    /// its hook (`NFT_GOTO`).
+    #[must_use]
+    pub fn go_to(self, chain: &str) -> Self {
+        const GOTO: i32 = -4;
+        self.verdict_to(GOTO, chain)
+    }
+
+    fn verdict_to(self, code: i32, chain: &str) -> Self {
         const DESTINATION: u16 = 1;
         const DATA: u16 = 2;
         const DATA_VERDICT: u16 = 2;
         const CODE: u16 = 1;
         const CHAIN: u16 = 2;
-        const JUMP: i32 = -3;
-        let verdict = Attributes::default().bytes(CODE, &JUMP.to_be_bytes()).text(CHAIN, chain);
+        let verdict = Attributes::default().bytes(CODE, &code.to_be_bytes()).text(CHAIN, chain);
         let data = Attributes::default().nested(DATA_VERDICT, &verdict);
         let immediate = Attributes::default().number(DESTINATION, REGISTER_VERDICT).nested(DATA, &data);
         self.push("immediate", &immediate)
