@@ -107,10 +107,14 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use crate::args::{Args, parse};
 
     fn read(file: &str, line: &str) -> anyhow::Result<Args> {
-        let path = std::env::temp_dir().join(format!("weave-config-{}-{}", std::process::id(), file.len()));
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("weave-config-{}-{number}", std::process::id()));
         std::fs::write(&path, file)?;
         let config = format!("--config={}", path.display());
         let words = ["weaver", &config].into_iter().chain(line.split_whitespace()).map(Into::into);
