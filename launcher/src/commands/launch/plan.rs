@@ -121,7 +121,7 @@ impl Plan {
     fn take_output(&mut self, form: &OsStr) -> Result<(), Failure> {
         let form = form.to_string_lossy();
         self.global.output = Output::from_str(&form, false)
-            .map_err(|_| Failure::usage(format!("--output {form}: it is text or json")))?;
+            .map_err(|_| Failure::usage(format!("--output {form}: it is text, wide, json or yaml")))?;
         Ok(())
     }
 }
@@ -191,7 +191,7 @@ mod tests {
             "--password=",
             "--password a --password b",
             "--timeout soon",
-            "-o yaml",
+            "-o xml",
             "--no-restart",
         ] {
             assert_eq!(plan(line).unwrap_err().exit, weave_api::Exit::Usage, "{line}");
