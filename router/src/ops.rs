@@ -5,7 +5,9 @@
 
 mod attach;
 mod commands;
+mod endpoint;
 mod expose;
+mod pod;
 mod record;
 mod reset;
 mod resize;

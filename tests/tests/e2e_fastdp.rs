@@ -1,10 +1,10 @@
 //! Frames that the kernel carries.
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use weave_api::{ConnectionReport, ConnectionState, Overlay, Report};
-use weave_model::PeerName;
+use weave_model::{Mac, PeerName};
 use weave_tests::{
     clock::{Look, pause, wait_until},
     lab::{Container, Host, Lab, Segment},
@@ -19,6 +19,8 @@ use weave_tests::{
 /// Ethernet type ARP, and UDP port of VXLAN, as they stand in packets.
 const ARP: [u8; 2] = [0x08, 0x06];
 const VXLAN_PORT: [u8; 2] = 6784_u16.to_be_bytes();
+/// An address that nobody has.
+const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 47, 255, 254);
 
 /// Settings without a password: the kernel may carry everything.
 fn open(routers: usize, peers: &[&Host], flags: &[&str]) -> Settings {
@@ -381,16 +383,22 @@ fn wired<'h>(
     })
 }
 
-/// How often each container sees the requests of the first, which asks for an address that nobody has.
+/// How often each container sees the requests of the first, which asks for an address that nobody has. Other ARP requests with
+/// the first one's MAC do not count: routers announce to their own containers where an address is now.
 fn requests_seen(lab: &Lab, attached: &[Attached]) -> Result<Vec<usize>> {
     let recordings: Result<Vec<_>> =
         attached.iter().map(|one| Recording::start(lab.generator(), &one.container)).collect();
-    let ping = "ping 10.47.255.254 --count 1 --timeout 3";
-    let _: PingReport = measure(lab.generator(), &attached[0].container, ping)?;
+    let ping = format!("ping {NOBODY} --count 1 --timeout 3");
+    let _: PingReport = measure(lab.generator(), &attached[0].container, &ping)?;
     let frames: Result<Vec<_>> = recordings?.into_iter().map(Recording::finish).collect();
     let mac = attached[0].mac()?.0;
-    let is_request =
-        |f: &&Vec<u8>| f.len() >= 42 && f[..6] == [0xff; 6] && f[6..12] == mac && f[12..14] == ARP;
+    let is_request = |f: &&Vec<u8>| {
+        f.len() >= 42
+            && f[..6] == [0xff; 6]
+            && f[6..12] == mac
+            && f[12..14] == ARP
+            && f[38..42] == NOBODY.octets()
+    };
     Ok(frames?.iter().map(|f| f.iter().filter(is_request).count()).collect())
 }
 
@@ -440,7 +448,6 @@ fn rings_and_stars_of_kernels_and_tunnels_reach_everybody_once() -> Result<()> {
             let routers = wired(programs, &mut lab, &mut hosts, wires, slow)?;
             await_mesh(&routers, wires.len())?;
             let attached = attach_each(&routers)?;
-            // While a link changes from the one to the other, a broadcast may come twice.
             let slow: Vec<String> = slow.iter().map(|place| peer_name(routers[*place].host())).collect();
             let is_slow = |name: PeerName| slow.contains(&name.to_string());
             await_all("every link on its best overlay", &routers, |report| {
@@ -529,6 +536,69 @@ fn a_station_that_nobody_attached_is_found_and_followed() -> Result<()> {
             let entries = hosts[2].run("bridge fdb show dev weave-vx")?;
             Ok(Look::when(!entries.contains("02:00:5e:00:53:01"), || entries.clone()))
         })?;
+        finish(routers)
+    })
+}
+
+/// Frames to `to` from the first container, and how many of them each container sees.
+fn frames_seen(lab: &Lab, attached: &[Attached], to: Mac, ping: &str) -> Result<Vec<usize>> {
+    let recordings: Result<Vec<_>> =
+        attached.iter().map(|one| Recording::start(lab.generator(), &one.container)).collect();
+    let _: PingReport = measure(lab.generator(), &attached[0].container, ping)?;
+    let from = attached[0].mac()?.0;
+    let is_wanted = |frame: &&Vec<u8>| frame.len() > 14 && frame[..6] == to.0 && frame[6..12] == from;
+    let frames: Result<Vec<_>> = recordings?.into_iter().map(Recording::finish).collect();
+    Ok(frames?.iter().map(|frames| frames.iter().filter(is_wanted).count()).collect())
+}
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn frames_for_a_station_that_nobody_knows_reach_everybody_but_not_for_ever() -> Result<()> {
+    play("frames_for_a_station_that_nobody_knows_reach_everybody_but_not_for_ever", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 3] = hosts(&mut lab)?;
+        let routers = start_open(programs, &hosts, &[])?;
+        await_mesh(&routers, 3)?;
+        let attached = attach_each(&routers)?;
+        await_overlay(&routers, Overlay::Fastdp)?;
+        let nobody = Mac([2, 0, 0x5e, 0, 0x53, 0x99]);
+        attached[0].container.ip(&format!("neigh add {NOBODY} lladdr {nobody} dev ethwe nud permanent\n"))?;
+        let few = frames_seen(&lab, &attached, nobody, &format!("ping {NOBODY} --count 5 --timeout 0.3"))?;
+        ensure!(few == [5, 5, 5], "{few:?}");
+        let line = format!("ping {NOBODY} --count 1500 --timeout 0.001");
+        let many = frames_seen(&lab, &attached, nobody, &line)?;
+        ensure!(many[0] == 1500 && many[1..].iter().all(|seen| (10..800).contains(seen)), "{many:?}");
+        let dropped = routers[0].report()?.data_plane.drops.get("unknown_station").copied();
+        ensure!(dropped.is_some_and(|count| count > 700), "{dropped:?}");
+        finish(routers)
+    })
+}
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn a_group_reaches_the_containers_that_joined_it_and_no_others() -> Result<()> {
+    play("a_group_reaches_the_containers_that_joined_it_and_no_others", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 3] = hosts(&mut lab)?;
+        let mut routers = start_open(programs, &hosts[..2], &[])?;
+        // One that is served by the tunnel.
+        routers.push(Router::start(programs, &hosts[2], &open(3, &[&hosts[0]], &["--no-fastdp"]))?);
+        await_mesh(&routers, 3)?;
+        let mut attached = attach_each(&routers)?;
+        for router in &routers {
+            attached.push(attach(router, "silent", "")?);
+        }
+        for listener in &attached[1..4] {
+            listener.container.ip("addr add 239.1.2.3/32 dev ethwe autojoin\n")?;
+        }
+        let group = Mac([1, 0, 0x5e, 1, 2, 3]);
+        // A bridge trusts what it knows of listeners a while after it began to ask.
+        wait_until("groups to go to those who joined them", LIMIT, || {
+            let seen = frames_seen(&lab, &attached, group, "ping 239.1.2.3 --count 3 --timeout 0.3")?;
+            Ok(Look::when(seen == [3, 3, 3, 3, 0, 0], || format!("{seen:?}")))
+        })?;
+        let seen = frames_seen(&lab, &attached, group, "ping 239.1.2.3 --count 20 --timeout 0.1")?;
+        ensure!(seen == [20, 20, 20, 20, 0, 0], "{seen:?}");
         finish(routers)
     })
 }

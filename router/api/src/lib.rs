@@ -11,8 +11,10 @@ mod call;
 mod client;
 mod container;
 mod doctor;
+mod endpoint;
 mod error;
 mod exit;
+mod pod;
 mod report;
 mod request;
 mod reset;
@@ -24,8 +26,16 @@ pub use call::{Call, DEFAULT_WAIT, MAX_WAIT, QUICK, REPORT_PATH};
 pub use client::{Client, socket_path};
 pub use container::ContainerRef;
 pub use doctor::{Diagnosis, DoctorRequest, Finding};
+pub use endpoint::{
+    EndpointCreateRequest, EndpointJoinRequest, EndpointListRequest, EndpointListResponse,
+    EndpointNameRequest, EndpointRemoveRequest, EndpointRemoveResponse, EndpointResponse, LEASE_PREFIX,
+};
 pub use error::{ApiError, ErrorCode};
 pub use exit::Exit;
+pub use pod::{
+    FoundInterface, InspectRequest, InspectResponse, InterfaceOptions, MadeInterface, NetworkRequest,
+    NetworkResponse, ReleaseRequest, Route,
+};
 pub use report::{
     BroadcastRoute, ConnectionReport, ConnectionState, ContainerReport, Counters, DataPlaneReport, DnsEntry,
     DnsReport, IpamReport, LinkReport, Overlay, OwnerReport, PeerConnection, PeerReport, PendingReport,

@@ -8,7 +8,11 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 use weave_model::{AddressSpec, ContainerId, Interface, Mac, PeerName, Subnet};
 
-use crate::{Call, ContainerRef, ContainerReport, call::wait};
+use crate::{
+    Call, ContainerRef, ContainerReport, EndpointCreateRequest, EndpointJoinRequest, EndpointListRequest,
+    EndpointListResponse, EndpointNameRequest, EndpointRemoveRequest, EndpointRemoveResponse,
+    EndpointResponse, InterfaceOptions, MadeInterface, call::wait,
+};
 
 /// Adds targets; with `replace`, makes these the only ones.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -60,6 +64,9 @@ pub struct AttachRequest {
     /// Do not route multicast to the network.
     #[serde(default)]
     pub no_multicast_route: bool,
+    /// How the interface differs from the custom.
+    #[serde(default)]
+    pub options: InterfaceOptions,
     /// Seconds to wait for addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<u64>,
@@ -89,6 +96,9 @@ pub struct AttachResponse {
     /// The full names registered.
     #[serde(default)]
     pub names: Vec<String>,
+    /// The rest of what was made.
+    #[serde(default)]
+    pub made: MadeInterface,
 }
 
 /// Takes addresses away from a container and frees them; without a list, all of them and the interface.
@@ -390,10 +400,15 @@ calls! {
     DnsRemoveRequest => "/v1/dns/remove", DnsResponse;
     DnsLookupRequest => "/v1/dns/lookup", DnsLookupResponse;
     RmpeerRequest => "/v1/rmpeer", RmpeerResponse;
+    EndpointJoinRequest => "/v1/endpoint/join", EndpointResponse;
+    EndpointNameRequest => "/v1/endpoint/name", EndpointResponse;
+    EndpointRemoveRequest => "/v1/endpoint/remove", EndpointRemoveResponse;
+    EndpointListRequest => "/v1/endpoint/list", EndpointListResponse;
 }
 
 calls! { waiting
     AttachRequest => "/v1/attach", AttachResponse;
+    EndpointCreateRequest => "/v1/endpoint/create", EndpointResponse;
     ExposeRequest => "/v1/expose", AddressesResponse;
     AllocateRequest => "/v1/ip/allocate", AddressesResponse;
     ClaimRequest => "/v1/ip/claim", AddressesResponse;

@@ -4,10 +4,13 @@ use tokio::sync::oneshot;
 use weave_api::{
     AddressesResponse, AllocateRequest, ApiError, AttachRequest, AttachResponse, Call, ClaimRequest,
     ConnectRequest, DetachRequest, Diagnosis, DnsAddRequest, DnsLookupRequest, DnsLookupResponse,
-    DnsRemoveRequest, DnsResponse, DoctorRequest, ExposeRequest, ForgetRequest, FreeRequest, HideRequest,
-    LeaveRequest, LeaveResponse, ListRequest, ListResponse, LookupRequest, PrimeRequest, PrimeResponse,
-    PsRequest, PsResponse, ReadyRequest, ReadyResponse, Report, ResetRequest, ResetResponse, RmpeerRequest,
-    RmpeerResponse, TargetsResponse, TraceRequest, TraceResponse,
+    DnsRemoveRequest, DnsResponse, DoctorRequest, EndpointCreateRequest, EndpointJoinRequest,
+    EndpointListRequest, EndpointListResponse, EndpointNameRequest, EndpointRemoveRequest,
+    EndpointRemoveResponse, EndpointResponse, ExposeRequest, ForgetRequest, FreeRequest, HideRequest,
+    InspectRequest, InspectResponse, LeaveRequest, LeaveResponse, ListRequest, ListResponse, LookupRequest,
+    NetworkRequest, NetworkResponse, PrimeRequest, PrimeResponse, PsRequest, PsResponse, ReadyRequest,
+    ReadyResponse, ReleaseRequest, Report, ResetRequest, ResetResponse, RmpeerRequest, RmpeerResponse,
+    TargetsResponse, TraceRequest, TraceResponse,
 };
 
 /// Where an answer goes. When the asker has gone away, `is_closed` is true (and `closed` completes): whatever waits on its behalf is to be
@@ -40,6 +43,12 @@ pub enum Command {
     Attach(AttachRequest, Reply<AttachResponse>),
     /// Take them away.
     Detach(DetachRequest, Reply<AddressesResponse>),
+    /// Take everything of a container away.
+    Release(ReleaseRequest, Reply<AddressesResponse>),
+    /// What a container's interface looks like.
+    Inspect(InspectRequest, Reply<InspectResponse>),
+    /// What the network is like on this host.
+    Network(NetworkRequest, Reply<NetworkResponse>),
     /// Give the host addresses.
     Expose(ExposeRequest, Reply<AddressesResponse>),
     /// Take them away.
@@ -74,6 +83,16 @@ pub enum Command {
     Trace(TraceRequest, Reply<TraceResponse>),
     /// What is wrong.
     Doctor(DoctorRequest, Reply<Diagnosis>),
+    /// Make an interface that a container engine will take.
+    EndpointCreate(EndpointCreateRequest, Reply<EndpointResponse>),
+    /// It is being taken.
+    EndpointJoin(EndpointJoinRequest, Reply<EndpointResponse>),
+    /// Whose it is.
+    EndpointName(EndpointNameRequest, Reply<EndpointResponse>),
+    /// Remove it.
+    EndpointRemove(EndpointRemoveRequest, Reply<EndpointRemoveResponse>),
+    /// Which there are.
+    EndpointList(EndpointListRequest, Reply<EndpointListResponse>),
 }
 
 /// A request that has a command.
@@ -97,6 +116,9 @@ dispatch! {
     ForgetRequest => Forget;
     AttachRequest => Attach;
     DetachRequest => Detach;
+    ReleaseRequest => Release;
+    InspectRequest => Inspect;
+    NetworkRequest => Network;
     ExposeRequest => Expose;
     HideRequest => Hide;
     AllocateRequest => Allocate;
@@ -114,4 +136,9 @@ dispatch! {
     ResetRequest => Reset;
     TraceRequest => Trace;
     DoctorRequest => Doctor;
+    EndpointCreateRequest => EndpointCreate;
+    EndpointJoinRequest => EndpointJoin;
+    EndpointNameRequest => EndpointName;
+    EndpointRemoveRequest => EndpointRemove;
+    EndpointListRequest => EndpointList;
 }

@@ -8,9 +8,11 @@ use axum::{
 };
 use weave_api::{
     AllocateRequest, AttachRequest, ClaimRequest, ConnectRequest, DetachRequest, DnsAddRequest,
-    DnsLookupRequest, DnsRemoveRequest, DoctorRequest, ExposeRequest, ForgetRequest, FreeRequest,
-    HideRequest, LeaveRequest, ListRequest, LookupRequest, PrimeRequest, PsRequest, REPORT_PATH,
-    ReadyRequest, Report, ResetRequest, RmpeerRequest, TraceRequest,
+    DnsLookupRequest, DnsRemoveRequest, DoctorRequest, EndpointCreateRequest, EndpointJoinRequest,
+    EndpointListRequest, EndpointNameRequest, EndpointRemoveRequest, ExposeRequest, ForgetRequest,
+    FreeRequest, HideRequest, InspectRequest, LeaveRequest, ListRequest, LookupRequest, NetworkRequest,
+    PrimeRequest, PsRequest, REPORT_PATH, ReadyRequest, ReleaseRequest, Report, ResetRequest, RmpeerRequest,
+    TraceRequest,
 };
 
 use crate::{body::read_json, command::Dispatch, engine::Engine, refusal::Refusal};
@@ -23,6 +25,9 @@ pub(crate) fn routes() -> Router<Engine> {
     let router = with::<ForgetRequest>(router);
     let router = with::<AttachRequest>(router);
     let router = with::<DetachRequest>(router);
+    let router = with::<ReleaseRequest>(router);
+    let router = with::<InspectRequest>(router);
+    let router = with::<NetworkRequest>(router);
     let router = with::<ExposeRequest>(router);
     let router = with::<HideRequest>(router);
     let router = with::<AllocateRequest>(router);
@@ -39,6 +44,11 @@ pub(crate) fn routes() -> Router<Engine> {
     let router = with::<LeaveRequest>(router);
     let router = with::<ResetRequest>(router);
     let router = with::<TraceRequest>(router);
+    let router = with::<EndpointCreateRequest>(router);
+    let router = with::<EndpointJoinRequest>(router);
+    let router = with::<EndpointNameRequest>(router);
+    let router = with::<EndpointRemoveRequest>(router);
+    let router = with::<EndpointListRequest>(router);
     with::<DoctorRequest>(router)
 }
 

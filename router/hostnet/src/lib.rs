@@ -24,11 +24,13 @@ mod bridge;
 mod cgroup;
 mod datapath;
 mod detach;
+mod endpoint;
 mod error;
 mod fdb;
 mod host;
 mod link;
 mod neighbour;
+mod pod;
 mod port;
 mod probe;
 mod resize;
@@ -49,11 +51,13 @@ pub mod tap;
 pub mod udp;
 
 pub use cgroup::pid_of_container;
+pub use endpoint::EndpointSpec;
 pub use error::{HostError, Warning};
 pub use host::Host;
 pub use neighbour::NeighbourDiff;
 pub use netns::{Netns, NetnsRef};
 pub use packet::PacketSocket;
+pub use pod::{Inspection, check_route};
 pub use probe::{Capabilities, can_enter_namespaces, has_tun};
 pub use spec::{
     AttachSpec, Attached, BridgeSpec, ContainerInterface, Detached, FdbDiff, HostRoute, LinkIndex,

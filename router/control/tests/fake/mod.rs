@@ -13,9 +13,10 @@ use std::{
 use tokio::sync::mpsc;
 use weave_api::{
     AddressesResponse, ApiError, AttachResponse, ContainerReport, DataPlaneReport, Diagnosis, DnsEntry,
-    DnsLookupResponse, DnsReport, DnsResponse, ErrorCode, IpamReport, LeaveResponse, ListResponse,
-    OwnerReport, PrimeResponse, PsResponse, ReadyResponse, Report, ResetResponse, RmpeerResponse,
-    RouterReport, StationTrace, TakenOver, TargetsResponse, TraceResponse,
+    DnsLookupResponse, DnsReport, DnsResponse, EndpointListResponse, EndpointRemoveResponse, ErrorCode,
+    InspectResponse, IpamReport, LeaveResponse, ListResponse, MadeInterface, NetworkResponse, OwnerReport,
+    PrimeResponse, PsResponse, ReadyResponse, Report, ResetResponse, RmpeerResponse, RouterReport,
+    StationTrace, TakenOver, TargetsResponse, TraceResponse,
 };
 use weave_control::{Command, Reply};
 use weave_model::{AddressSpec, ContainerId, Interface, Mac, PeerName};
@@ -83,13 +84,27 @@ impl Engine {
                 let names = request.names.iter().map(|n| format!("{n}.weave.local.")).collect();
                 let mac = Mac([2, 0, 0, 0, 0, 9]);
                 let interface = "ethwe".to_owned();
-                let made = |addresses| AttachResponse { container, interface, mac, addresses, names };
+                let made = |addresses| AttachResponse {
+                    container,
+                    interface,
+                    mac,
+                    addresses,
+                    names,
+                    made: MadeInterface::default(),
+                };
                 say(reply, given.map(made));
             }
             Command::Detach(request, reply) => {
                 let container = request.container.container_id().unwrap();
                 say(reply, Ok(take(&mut state, container)));
             }
+            Command::Release(request, reply) => say(reply, Ok(take(&mut state, request.container))),
+            Command::Inspect(request, reply) => {
+                let container = request.container.container_id().unwrap();
+                let recorded = state.addresses.get(&container).cloned();
+                say(reply, Ok(InspectResponse { recorded, found: None }));
+            }
+            Command::Network(_, reply) => say(reply, Ok(network(&state))),
             Command::Expose(request, reply) => {
                 let container = ContainerId::expose();
                 let given = self.give(&mut state, &container, &request.addresses);
@@ -161,6 +176,11 @@ impl Engine {
             Command::Reset(request, reply) => say(reply, reset(request.force)),
             Command::Trace(request, reply) => say(reply, Ok(trace(&state, request.target))),
             Command::Doctor(_, reply) => say(reply, Ok(state.diagnosis.clone())),
+            Command::EndpointCreate(_, reply) => say(reply, Err(no_endpoints())),
+            Command::EndpointJoin(_, reply) => say(reply, Err(no_endpoints())),
+            Command::EndpointName(_, reply) => say(reply, Err(no_endpoints())),
+            Command::EndpointRemove(_, reply) => say(reply, Ok(EndpointRemoveResponse { existed: false })),
+            Command::EndpointList(_, reply) => say(reply, Ok(EndpointListResponse { endpoints: Vec::new() })),
         }
     }
 
@@ -194,6 +214,10 @@ impl Engine {
     }
 }
 
+fn no_endpoints() -> ApiError {
+    ApiError::new(ErrorCode::NotFound, "there are no endpoints here")
+}
+
 fn reset(force: bool) -> Result<ResetResponse, ApiError> {
     if !force {
         let message = "no other router can take our addresses over";
@@ -223,6 +247,17 @@ fn trace(state: &State, target: String) -> TraceResponse {
         .collect();
     let note = stations.is_empty().then(|| format!("nobody has {target}"));
     TraceResponse { target, stations, note }
+}
+
+fn network(state: &State) -> NetworkResponse {
+    NetworkResponse {
+        bridge: "weave".to_owned(),
+        mtu: 1376,
+        exposed: state.addresses.get(&ContainerId::expose()).cloned().unwrap_or_default(),
+        default_subnets: vec!["10.32.0.0/12".parse().unwrap()],
+        ipam_ready: ring(state).is_ok(),
+        ipam_status: state.no_ring.clone(),
+    }
 }
 
 fn say<T>(reply: Reply<T>, answer: Result<T, ApiError>) {
