@@ -120,7 +120,25 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Row>> {
 /// Runs a program and reads the line of JSON that it prints.
 fn measure<T: for<'a> Deserialize<'a>>(command: &mut Command) -> Result<T> {
     let text = tool::run(command)?;
-    let line = text.lines().find(|line| line.starts_with('{'));
-    let line = line.with_context(|| format!("`{}` measured nothing: {text}", tool::line(command)))?;
+    read(&text).with_context(|| format!("`{}` measured nothing: {text}", tool::line(command)))
+}
+
+/// The line of JSON in the output of a program.
+fn read<T: for<'a> Deserialize<'a>>(text: &str) -> Result<T> {
+    let line = text.lines().find(|line| line.starts_with('{')).context("no line of JSON")?;
     Ok(serde_json::from_str(line)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_found_among_what_a_test_prints() {
+        let text = "running 1 test\n{\"seconds\":1.5,\"mebibytes\":301,\"objects_mebibytes\":147}\nok\n";
+        let compiled: Compiled = read(text).unwrap();
+        assert_eq!((compiled.seconds, compiled.mebibytes, compiled.objects_mebibytes), (1.5, 301.0, 147.0));
+        assert!(read::<Traffic>(text).is_err());
+        assert!(read::<Compiled>("running 0 tests\n").is_err());
+    }
 }
