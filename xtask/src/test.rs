@@ -13,6 +13,9 @@ pub(crate) struct Test {
     /// Leave out the routers end to end, the name server against dig, and the demo
     #[arg(long)]
     quick: bool,
+    /// Only the whole table of network policies: every case, as the evaluator, the elements and the kernel see it
+    #[arg(long, conflicts_with = "quick")]
+    policy: bool,
 }
 
 /// One command of the run.
@@ -62,10 +65,35 @@ const CHECKS: [Check; 7] = [
     Check { title: "demo", arguments: &["xtask", "demo"], is_quick: false },
 ];
 
+/// The whole table of network policies, of which the others have a sample.
+const POLICY_CHECKS: [Check; 2] = [
+    Check {
+        title: "network policies: the specification, requirement by requirement and case by case",
+        arguments: &["test", "--package", "weave-policy"],
+        is_quick: true,
+    },
+    Check {
+        title: "network policies: every cell of every case, with real packets",
+        arguments: &[
+            "test",
+            "--package",
+            "weave-npc",
+            "--test",
+            "netns",
+            "--",
+            "--include-ignored",
+            "--exact",
+            "table::the_whole_table_is_as_the_specification_says",
+        ],
+        is_quick: true,
+    },
+];
+
 impl Test {
     pub(crate) fn run(&self) -> Result<std::process::ExitCode> {
         let start = weave_tests::clock::now();
-        let chosen: Vec<&Check> = CHECKS.iter().filter(|c| c.is_quick || !self.quick).collect();
+        let checks = if self.policy { &POLICY_CHECKS[..] } else { &CHECKS };
+        let chosen: Vec<&Check> = checks.iter().filter(|c| c.is_quick || !self.quick).collect();
         for (number, check) in chosen.iter().enumerate() {
             say(&format!("[{}/{}] {}", number + 1, chosen.len(), check.title));
             let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
