@@ -42,6 +42,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::DnsAdd(dns) => names::add(&context?, dns).await,
         Command::DnsRemove(dns) => names::remove(&context?, dns).await,
         Command::DnsLookup(lookup) => names::lookup(&context?, lookup).await,
+        Command::Env { restore } => docker::env(&context?, restore),
+        Command::Config => docker::config(&context?),
         Command::DnsArgs => names::docker_args(&context?).await,
         Command::Status(view) => status::status(&context?, view.view).await,
         Command::Report => status::report(&context?).await,

@@ -39,6 +39,8 @@ pub const HANGS: Duration = Duration::from_secs(40);
 pub struct Engine<'h> {
     host: &'h Host,
     flags: Vec<String>,
+    /// Where its clients go.
+    address: String,
     process: Option<Process>,
 }
 
@@ -61,7 +63,8 @@ impl<'h> Engine<'h> {
             "--shutdown-timeout=1".to_owned(),
         ];
         all.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        let mut engine = Self { host, flags: all, process: None };
+        let mut engine =
+            Self { host, flags: all, address: format!("unix://{}", socket().display()), process: None };
         engine.restart()?;
         engine.import()?;
         Ok(engine)
@@ -120,8 +123,13 @@ impl<'h> Engine<'h> {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.host.command("timeout");
         command.args(["--signal=KILL", &HANGS.as_secs().to_string(), "docker"]);
-        command.arg(format!("--host=unix://{}", socket().display())).args(arguments);
+        command.arg(format!("--host={}", self.address)).args(arguments);
         command
+    }
+
+    /// Sends its clients to another socket, such as a proxy's; its own is `socket()`.
+    pub fn use_socket(&mut self, address: &str) {
+        address.clone_into(&mut self.address);
     }
 
     /// Runs `docker` with these arguments and returns what it printed, without the line end.
@@ -176,6 +184,7 @@ impl<'h> Engine<'h> {
 
 impl Drop for Engine<'_> {
     fn drop(&mut self) {
+        self.address = format!("unix://{}", socket().display());
         if self.process.is_none() {
             drop(self.restart());
         }

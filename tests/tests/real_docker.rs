@@ -338,3 +338,94 @@ fn a_launch_is_all_that_docker_needs_and_a_reset_leaves_it_as_it_was() -> Result
         Ok(())
     })
 }
+
+#[test]
+#[ignore = "needs Docker: run with cargo xtask test --real"]
+fn clients_of_the_proxy_get_the_network_unasked_and_notice_nothing_else() -> Result<()> {
+    play("clients_of_the_proxy_get_the_network_unasked_and_notice_nothing_else", |programs| {
+        let mut lab = lab()?;
+        let [host]: [Host; 1] = hosts(&mut lab)?;
+        let mut engine = Engine::start(&host, &[])?;
+        let launch = format!("launch --docker-socket {} --db-prefix DIR/db", docker::socket().display());
+        weave(programs, &host, &launch)?;
+        wait_until("the host's address for names", LIMIT, || {
+            let exposed = weave(programs, &host, "ps weave:expose")?;
+            Ok(Look::when(!exposed.is_empty(), || "none".to_owned()))
+        })?;
+        let config = weave(programs, &host, "config")?;
+        let env = weave(programs, &host, "env")?;
+        let socket = config.strip_prefix("--host=").context("`weave config` is no flag")?;
+        ensure!(env.contains(&format!("DOCKER_HOST={socket}")), "{env}");
+        engine.use_socket(socket);
+        unasked_networks(&engine)?;
+        streams(&engine, &host)?;
+        drop(engine);
+        weave(programs, &host, "reset").map(drop)
+    })
+}
+
+/// Where containers are that say nothing of networks, and those that do.
+fn unasked_networks(proxied: &Engine<'_>) -> Result<()> {
+    let seen = proxied.docker(&format!("run --rm --name first {IMAGE} /bin/ip address show ethwe0"))?;
+    ensure!(seen.contains("inet 10."), "the entrypoint saw {seen}");
+    proxied.docker(&format!("run --detach --name web {IMAGE} /bin/sleep 100000"))?;
+    let web = proxied.address("web", "weave")?;
+    ensure!(proxied.docker("exec web /bin/hostname")? == "web");
+    let fixed = "--env WEAVE_CIDR=10.40.1.7/24";
+    proxied.docker(&format!("run --detach --name fixed {fixed} {IMAGE} /bin/sleep 100000"))?;
+    ensure!(proxied.address("fixed", "weave-10.40.1.0-24")? == "10.40.1.7");
+    let several =
+        ["run", "--rm", "--env", "WEAVE_CIDR=net:10.40.2.0/24 net:10.40.1.0/24", IMAGE, "/bin/ip", "address"];
+    let seen = tool::run(&mut proxied.command(&several))?;
+    ensure!(seen.contains("10.40.2.") && seen.contains("10.40.1."), "{seen}");
+    for left_alone in ["--net host", "--net bridge", "--net none", "--env WEAVE_CIDR=none"] {
+        let seen = proxied.docker(&format!("run --rm {left_alone} {IMAGE} /bin/ip -o link"))?;
+        ensure!(!seen.contains("ethwe0"), "{left_alone}: {seen}");
+    }
+    let said = proxied.refused(&format!("run --rm --env WEAVE_CIDR=10.40.1.7 {IMAGE} /bin/echo"))?;
+    ensure!(said.contains("WEAVE_CIDR"), "{said}");
+    // By the names that the router knows, asked of the host's address.
+    let seen = proxied.docker(&format!("run --rm {IMAGE} /bin/ping -c 1 -W 2 web.weave.local"))?;
+    ensure!(seen.contains(&format!("({web})")), "{seen}");
+    soon("docker restart", || proxied.docker("restart --time 0 web"))?;
+    ensure!(proxied.address("web", "weave")? == web, "another address after a restart");
+    Ok(())
+}
+
+/// What goes on for long, in both directions, and becomes something else than HTTP.
+fn streams(proxied: &Engine<'_>, host: &Host) -> Result<()> {
+    let mut cat = proxied.command(&["run", "--rm", "--interactive", IMAGE, "/bin/cat"]);
+    let long = "all of it and the end too\n".repeat(20_000);
+    ensure!(tool::run_with_input(&mut cat, &long)? == long, "`docker run -i` lost something");
+    let mut exec = proxied.command(&["exec", "--interactive", "web", "/bin/cat"]);
+    ensure!(tool::run_with_input(&mut exec, "through exec\n")? == "through exec\n");
+    let docker =
+        tool::line(&proxied.command(&["exec", "--interactive", "--tty", "web", "/bin/echo", "terminal"]));
+    let (_, docker) = docker.split_once(" -- ").context("no command line")?;
+    let terminal = tool::run(host.command("script").args(["--quiet", "--command", docker, "/dev/null"]))?;
+    ensure!(terminal.contains("terminal\r\n"), "exec -it said {terminal:?}");
+    proxied.docker(&format!("run --detach --name talks {IMAGE} /bin/echo said"))?;
+    proxied.docker("wait talks")?;
+    ensure!(proxied.docker("logs --follow talks")? == "said");
+    let mut attached =
+        proxied.command(&["run", "--rm", IMAGE, "/bin/sh", "-c", "echo out; echo err >&2; exit 7"]);
+    let output = tool::output(&mut attached)?;
+    ensure!(output.status.code() == Some(7) && output.stdout == b"out\n" && output.stderr == b"err\n");
+    let directory = docker::directory().display();
+    proxied.docker(&format!("cp web:/bin/busybox {directory}/copied"))?;
+    ensure!(std::fs::metadata(format!("{directory}/copied"))?.len() > 100_000, "the copy is short");
+    ensure!(proxied.docker("stats --no-stream --format {{.Name}} web")? == "web");
+    let events =
+        proxied.docker("events --since 60s --until 0s --filter container=talks --format {{.Action}}")?;
+    ensure!(events.lines().any(|action| action == "die"), "{events}");
+    std::fs::create_dir_all(format!("{directory}/build"))?;
+    std::fs::write(
+        format!("{directory}/build/Dockerfile"),
+        format!("FROM {IMAGE}\nCOPY Dockerfile /made\n"),
+    )?;
+    let build = format!("build --quiet --tag made {directory}/build");
+    let words: Vec<&str> = build.split_whitespace().collect();
+    tool::run(proxied.command(&words).env("DOCKER_BUILDKIT", "0"))?;
+    ensure!(proxied.docker("run --rm made /bin/cat /made")?.contains("COPY"));
+    Ok(())
+}

@@ -21,7 +21,13 @@ use tokio::{net::UnixStream, sync::Semaphore, time::timeout};
 use weave_api::{ApiError, Client};
 use weave_model::ContainerId;
 
-use crate::{engine::Engine, lingering::Lingering, listen::Listener, upkeep};
+use crate::{
+    engine::Engine,
+    lingering::Lingering,
+    listen::Listener,
+    proxy::{self, ProxyOptions},
+    upkeep,
+};
 
 /// How long any request of the engine may take. The engine itself sets no limit for answers and holds locks meanwhile;
 /// its users and `systemd` lose patience after 30 s and more.
@@ -53,6 +59,8 @@ pub struct Options {
     pub bridge: String,
     /// Whether the host gets an address on the network for its name server.
     pub is_name_server: bool,
+    /// Where clients of the engine can come who want our network without asking for it.
+    pub proxy: Option<(PathBuf, ProxyOptions)>,
 }
 
 /// Everything that requests share.
@@ -104,10 +112,21 @@ pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> anyh
         multicast_by_network: Mutex::default(),
         undeleted: Mutex::default(),
     });
+    let proxy = match options.proxy {
+        Some((socket, options)) => Some((proxy::listen(&socket, &driver).await?, options)),
+        None => None,
+    };
+    let serve_proxy = async {
+        match &proxy {
+            Some((listener, options)) => proxy::accept(listener, &driver, options).await,
+            None => std::future::pending().await,
+        }
+    };
     tracing::info!(socket = %options.socket.display(), "Docker's engine can ask");
     tokio::select! {
         () = shutdown => {}
         () = accept(&listener, &driver) => {}
+        () = serve_proxy => {}
         () = upkeep::run(&driver) => {}
     }
     Ok(())
