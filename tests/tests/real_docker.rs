@@ -298,7 +298,7 @@ fn a_launch_is_all_that_docker_needs_and_a_reset_leaves_it_as_it_was() -> Result
     play("a_launch_is_all_that_docker_needs_and_a_reset_leaves_it_as_it_was", |programs| {
         let mut lab = lab()?;
         let [host]: [Host; 1] = hosts(&mut lab)?;
-        let engine = Engine::start(&host, &[])?;
+        let mut engine = Engine::start(&host, &[])?;
         let launch = format!("launch --docker-socket {} --db-prefix DIR/db", docker::socket().display());
         weave(programs, &host, &launch)?;
         ensure!(engine.docker("network ls --format {{.Name}}")?.lines().any(|name| name == "weave"));
@@ -311,6 +311,22 @@ fn a_launch_is_all_that_docker_needs_and_a_reset_leaves_it_as_it_was() -> Result
         ensure!(weave(programs, &host, "ps plain")?.contains(&plain));
         weave(programs, &host, "dns-add plain")?;
         ensure!(weave(programs, &host, "dns-lookup plain")? == plain);
+        // What was attached by hand comes back with the container, and with the engine.
+        soon("docker restart", || engine.docker("restart --time 0 plain"))?;
+        await_ping(&engine, "one", &plain)?;
+        wait_until("the name to be back", LIMIT, || {
+            let said = weave(programs, &host, "dns-lookup plain")?;
+            Ok(Look::when(said == plain, || said.clone()))
+        })?;
+        engine.docker("update --restart always plain")?;
+        engine.docker("update --restart always one")?;
+        engine.kill()?;
+        engine.restart()?;
+        wait_until("both to run again", LIMIT, || {
+            let running = engine.docker("ps --format {{.Names}}")?;
+            Ok(Look::when(running.lines().count() == 2, || running.clone()))
+        })?;
+        await_ping(&engine, "one", &plain)?;
         weave(programs, &host, "dns-remove plain")?;
         ensure!(weave(programs, &host, "detach plain")? == plain);
         // Somebody's hand on the packet filter.

@@ -20,6 +20,7 @@ mod network;
 mod plugin;
 mod pool;
 mod proxy;
+mod reattach;
 mod remote;
 mod retire;
 mod router;

@@ -26,6 +26,7 @@ use crate::{
     lingering::Lingering,
     listen::Listener,
     proxy::{self, ProxyOptions},
+    reattach::AttachedByContainer,
     upkeep,
 };
 
@@ -77,6 +78,8 @@ pub(crate) struct Driver {
     multicast_by_network: Mutex<BTreeMap<String, bool>>,
     /// Endpoints that the engine has deleted while the router was away.
     undeleted: Mutex<BTreeSet<ContainerId>>,
+    /// What containers had that may be started again.
+    attached: Mutex<AttachedByContainer>,
 }
 
 impl Driver {
@@ -86,6 +89,10 @@ impl Driver {
 
     pub(crate) fn multicast_by_network(&self) -> MutexGuard<'_, BTreeMap<String, bool>> {
         self.multicast_by_network.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn attached(&self) -> MutexGuard<'_, AttachedByContainer> {
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn undeleted(&self) -> MutexGuard<'_, BTreeSet<ContainerId>> {
@@ -111,6 +118,7 @@ pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> anyh
         lingering: Mutex::default(),
         multicast_by_network: Mutex::default(),
         undeleted: Mutex::default(),
+        attached: Mutex::default(),
     });
     let proxy = match options.proxy {
         Some((socket, options)) => Some((proxy::listen(&socket, &driver).await?, options)),

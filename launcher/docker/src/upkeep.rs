@@ -142,7 +142,7 @@ impl Driver {
                     Some(event) => self.take_note(&event).await?,
                     None => {
                         tracing::info!("Docker's engine has ended");
-                        return Ok(());
+                        return self.note_all().await;
                     }
                 },
                 _ = compare.tick() => {
@@ -156,6 +156,7 @@ impl Driver {
     async fn take_note(&self, event: &Event) -> Result<(), Trouble> {
         match (event.action.as_str(), event.container()) {
             ("start" | "connect" | "rename", Some(container)) => self.name(container).await,
+            ("die", Some(container)) => self.note_dead(container).await,
             _ => Ok(()),
         }
     }
