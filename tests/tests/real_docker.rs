@@ -84,7 +84,7 @@ fn two_hosts(
     play(test, |programs| {
         let mut lab = lab()?;
         let hosts: [Host; 2] = hosts(&mut lab)?;
-        let mut routers = routers(programs, &hosts, &[])?;
+        let mut routers = routers(programs, &hosts, &["--ipalloc-range=10.32.0.0/12,fd00:77::/64"])?;
         await_mesh(&routers, 1)?;
         routers[0].tell("prime --timeout 30")?;
         let mut drivers = [start_driver(programs, &routers[0])?, start_driver(programs, &routers[1])?];
@@ -225,11 +225,31 @@ fn networks_have_subnets_and_addresses_of_the_users_choice_and_none_is_given_twi
             .docker(&format!("{create} --opt works.weave.multicast=false --subnet 10.40.10.0/24 still"))?;
         engines[0].run("four", "still", "")?;
         ensure!(!engines[0].docker("exec four /bin/ip route")?.contains("224.0.0.0"));
+        // Both families.
+        for engine in engines.iter() {
+            engine.docker(&format!("{create} --ipv6 --subnet 10.40.11.0/24 --subnet fd00:77::/80 dual"))?;
+        }
+        engines[0].run("five", "dual", "")?;
+        engines[1].run("six", "dual", "")?;
+        let both = routers[0].tell("ps five")?;
+        let five6 = both.split_whitespace().find_map(|word| word.strip_suffix("/80")).context("no IPv6")?;
+        await_ping(&engines[1], "six", five6)?;
+        // A port of the host leads into a container, as on any network of Docker's.
+        let serve = ["run", "--detach", "--name", "seven", "--net", "blue", "--publish", "8080:80", IMAGE];
+        let script = ["/bin/sh", "-c", "while true; do echo published | /bin/nc -l -p 80; done"];
+        tool::run(engines[0].command(&serve).args(script))?;
+        wait_until("the published port to answer", LIMIT, || {
+            let said = tool::run_with_input(
+                engines[0].host().command("timeout").args(["2", "busybox", "nc", "127.0.0.1", "8080"]),
+                "",
+            );
+            Ok(Look::when(said.as_ref().is_ok_and(|said| said == "published\n"), || format!("{said:?}")))
+        })?;
         // Everything goes.
-        for container in ["one", "three", "four"] {
+        for container in ["one", "three", "four", "five", "seven"] {
             engines[0].docker(&format!("rm --force {container}"))?;
         }
-        for network in ["blue", "green", "local", "still"] {
+        for network in ["blue", "green", "local", "still", "dual"] {
             engines[0].docker(&format!("network rm {network}"))?;
         }
         wait_until("all addresses to be free", LIMIT, || {
