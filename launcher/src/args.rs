@@ -156,6 +156,13 @@ pub(crate) enum Command {
         /// Where to.
         dir: PathBuf,
     },
+    /// Run a program of the host, from a container that sees the host's processes.
+    #[command(name = "exec-on-host", hide = true, disable_help_flag = true)]
+    ExecOnHost {
+        /// The program and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
+    },
     /// Run a program in a session of its own: the child's half of `launch`.
     #[command(name = "exec-detached", hide = true, disable_help_flag = true)]
     ExecDetached {

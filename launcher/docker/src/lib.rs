@@ -27,7 +27,7 @@ mod router;
 mod upkeep;
 
 pub use engine::{Container, Engine, EngineError};
-pub use firewall::dismiss;
+pub use firewall::Firewall;
 pub use plugin::{DEADLINE, Options, serve};
 pub use proxy::ProxyOptions;
 pub use retire::retire;

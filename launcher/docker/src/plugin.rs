@@ -23,6 +23,7 @@ use weave_model::ContainerId;
 
 use crate::{
     engine::Engine,
+    firewall::Firewall,
     lingering::Lingering,
     listen::Listener,
     proxy::{self, ProxyOptions},
@@ -56,8 +57,8 @@ pub struct Options {
     pub router: Client,
     /// The network to make when it is not there; none makes none.
     pub network: Option<String>,
-    /// The router's bridge.
-    pub bridge: String,
+    /// The packet filter that lets the router's bridge work.
+    pub firewall: Firewall,
     /// Whether the host gets an address on the network for its name server.
     pub is_name_server: bool,
     /// Where clients of the engine can come who want our network without asking for it.
@@ -71,7 +72,7 @@ pub(crate) struct Driver {
     /// The driver's name, as networks have it.
     pub(crate) name: String,
     pub(crate) network: Option<String>,
-    pub(crate) bridge: String,
+    pub(crate) firewall: Firewall,
     pub(crate) is_name_server: bool,
     lingering: Mutex<Lingering>,
     /// Whether containers send multicast to this network, where that is known.
@@ -113,7 +114,7 @@ pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> anyh
         engine: options.engine,
         name,
         network: options.network,
-        bridge: options.bridge,
+        firewall: options.firewall,
         is_name_server: options.is_name_server,
         lingering: Mutex::default(),
         multicast_by_network: Mutex::default(),

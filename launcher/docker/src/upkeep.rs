@@ -18,7 +18,6 @@ use weave_model::ContainerId;
 use crate::{
     engine::EngineError,
     events::{Event, Events},
-    firewall,
     follow::Trouble,
     network::wants_multicast,
     plugin::Driver,
@@ -52,7 +51,7 @@ async fn guard(driver: &Arc<Driver>) {
     let mut ticks = interval(GUARD_EVERY);
     loop {
         ticks.tick().await;
-        firewall::admit(&driver.bridge).await;
+        driver.firewall.admit().await;
     }
 }
 
@@ -130,7 +129,7 @@ impl Driver {
     async fn keep_up(&self, left_over: &mut LeftOver) -> Result<(), Trouble> {
         let mut events = Events::follow(&self.engine).await?;
         tracing::info!(engine = %self.engine.socket().display(), "following Docker's containers");
-        firewall::admit(&self.bridge).await;
+        self.firewall.admit().await;
         self.ensure_network().await?;
         self.compare(left_over).await?;
         self.ensure_name_server().await?;

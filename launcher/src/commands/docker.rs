@@ -9,7 +9,7 @@ use std::{
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use weave_api::{ContainerRef, Exit};
-use weave_docker::{EngineError, Options, ProxyOptions, retire, serve};
+use weave_docker::{EngineError, Firewall, Options, ProxyOptions, retire, serve};
 use weave_model::ContainerId;
 
 use crate::{
@@ -50,7 +50,7 @@ pub(super) async fn plugin(context: &Context, plugin: DockerPlugin) -> Result<()
         engine: context.docker.clone(),
         router: context.client.clone(),
         network: (plugin.network != NO_NETWORK).then_some(plugin.network),
-        bridge: plugin.weave_bridge,
+        firewall: firewall(plugin.weave_bridge),
         is_name_server: !plugin.no_expose,
         proxy: plugin.proxy_socket.map(|socket| (socket, proxy)),
     };
@@ -61,6 +61,12 @@ pub(super) async fn plugin(context: &Context, plugin: DockerPlugin) -> Result<()
         }
     };
     serve(options, shutdown).await.map_err(|error| Failure::new(Exit::Failed, format!("{error:#}")))
+}
+
+/// With ourselves as the way to the host's programs.
+fn firewall(bridge: String) -> Firewall {
+    let ourselves = std::env::current_exe().map(|us| vec![us.into_os_string(), "exec-on-host".into()]);
+    Firewall { bridge, on_host: ourselves.unwrap_or_default() }
 }
 
 /// Takes our networks from Docker, before the host leaves the mesh.
@@ -85,7 +91,7 @@ pub(super) async fn end_plugin(context: &Context, bridge: Option<&str>) {
     if let Err(error) = ended() {
         talk(format_args!("cannot end Docker's driver (process {pid}): {error}"));
     }
-    weave_docker::dismiss(bridge.unwrap_or(BRIDGE)).await;
+    firewall(bridge.unwrap_or(BRIDGE).to_owned()).dismiss().await;
     Daemon::DockerPlugin.remove_files(&context.run_dir);
     // Only if nobody else keeps anything there.
     let _ = std::fs::remove_dir(&context.run_dir);
