@@ -31,6 +31,9 @@ const BUSYBOX: [&str; 2] = ["/usr/bin/busybox", "/bin/busybox"];
 const APPLETS: [&str; 10] =
     ["sh", "ping", "nslookup", "sleep", "ip", "cat", "hostname", "nc", "echo", "wget"];
 
+/// How the control groups of our engines begin.
+const CGROUPS: &str = "weave-test-";
+
 /// Longer than anything may take that Docker is asked for: it then hangs.
 pub const HANGS: Duration = Duration::from_secs(40);
 
@@ -196,7 +199,6 @@ impl Drop for Engine<'_> {
         if let Some(mut process) = self.process.take() {
             drop(process.stop("TERM", Duration::from_secs(20)));
         }
-        remove_cgroups(&cgroup(self.host));
     }
 }
 
@@ -214,18 +216,23 @@ pub fn socket() -> PathBuf {
 
 /// The control group of an engine's containers. These are the machine's, whatever namespace one is in.
 fn cgroup(host: &Host) -> String {
-    format!("weave-test-{}-{}", sandbox::keeper().unwrap_or_default(), host.name())
+    format!("{CGROUPS}{}-{}", sandbox::keeper().unwrap_or_default(), host.name())
 }
 
-/// Removes a control group of every hierarchy: nobody else does it.
-fn remove_cgroups(name: &str) {
+/// Removes the control groups of engines that have ended, which nobody else does. To be called outside the sandbox: inside, the
+/// dead are not buried and hold their groups. Those in use are not removed.
+pub fn remove_cgroups() {
     let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|e| e.path());
     for hierarchy in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
-        let group = hierarchy.join(name);
-        for inner in fs::read_dir(&group).into_iter().flatten().flatten() {
-            // Files cannot be removed, and go with their directory.
-            drop(fs::remove_dir(inner.path()));
+        for group in fs::read_dir(hierarchy).into_iter().flatten().flatten() {
+            if !group.file_name().to_string_lossy().starts_with(CGROUPS) {
+                continue;
+            }
+            for inner in fs::read_dir(group.path()).into_iter().flatten().flatten() {
+                // Files cannot be removed, and go with their directory.
+                drop(fs::remove_dir(inner.path()));
+            }
+            drop(fs::remove_dir(group.path()));
         }
-        drop(fs::remove_dir(group));
     }
 }

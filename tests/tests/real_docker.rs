@@ -9,6 +9,7 @@ use weave_tests::{
     docker::{self, Engine, IMAGE},
     lab::{Host, Process},
     product::{Programs, Router},
+    sandbox,
     scene::{LIMIT, await_mesh, finish, hosts, lab, no_errors, play, routers},
     tool,
 };
@@ -76,12 +77,21 @@ fn leased(router: &Router<'_>) -> Result<usize> {
     Ok(held.iter().filter(|(owner, _)| owner.as_str().starts_with("docker:")).map(|(_, a)| a.len()).sum())
 }
 
+/// As [`play`], and the control groups of engines go as well.
+fn play_with_docker(test: &str, body: impl FnOnce(&Programs) -> Result<()>) -> Result<()> {
+    let played = play(test, body);
+    if !sandbox::is_inside() {
+        docker::remove_cgroups();
+    }
+    played
+}
+
 /// Two hosts with a router, a driver and an engine each, given to `body`.
 fn two_hosts(
     test: &str,
     body: impl FnOnce(&Programs, &mut Vec<Router<'_>>, &mut [Process; 2], &mut [Engine<'_>; 2]) -> Result<()>,
 ) -> Result<()> {
-    play(test, |programs| {
+    play_with_docker(test, |programs| {
         let mut lab = lab()?;
         let hosts: [Host; 2] = hosts(&mut lab)?;
         let mut routers = routers(programs, &hosts, &["--ipalloc-range=10.32.0.0/12,fd00:77::/64"])?;
@@ -315,7 +325,7 @@ fn weave(programs: &Programs, host: &Host, arguments: &str) -> Result<String> {
 #[test]
 #[ignore = "needs Docker: run with cargo xtask test --real"]
 fn a_launch_is_all_that_docker_needs_and_a_reset_leaves_it_as_it_was() -> Result<()> {
-    play("a_launch_is_all_that_docker_needs_and_a_reset_leaves_it_as_it_was", |programs| {
+    play_with_docker("a_launch_is_all_that_docker_needs_and_a_reset_leaves_it_as_it_was", |programs| {
         let mut lab = lab()?;
         let [host]: [Host; 1] = hosts(&mut lab)?;
         let mut engine = Engine::start(&host, &[])?;
@@ -378,7 +388,7 @@ fn a_launch_is_all_that_docker_needs_and_a_reset_leaves_it_as_it_was() -> Result
 #[test]
 #[ignore = "needs Docker: run with cargo xtask test --real"]
 fn clients_of_the_proxy_get_the_network_unasked_and_notice_nothing_else() -> Result<()> {
-    play("clients_of_the_proxy_get_the_network_unasked_and_notice_nothing_else", |programs| {
+    play_with_docker("clients_of_the_proxy_get_the_network_unasked_and_notice_nothing_else", |programs| {
         let mut lab = lab()?;
         let [host]: [Host; 1] = hosts(&mut lab)?;
         let mut engine = Engine::start(&host, &[])?;
