@@ -127,9 +127,13 @@ pub(crate) enum Command {
         #[arg(long)]
         restore: bool,
     },
-    /// Print the flags with which `docker` puts containers on the network.
-    #[command(after_help = "Example: docker $(weave config) run …")]
-    Config,
+    /// Print the flags with which `docker` puts containers on the network; or check a file with settings for the router.
+    #[command(after_help = "Examples:\n  docker $(weave config) run …\n  weave config check weaver.toml")]
+    Config {
+        /// What else to do.
+        #[command(subcommand)]
+        command: Option<Config>,
+    },
     /// Print the flags of `docker run` with which a container asks this host's name server.
     #[command(after_help = "Example: docker run --network weave $(weave dns-args) …")]
     DnsArgs,
@@ -157,12 +161,6 @@ pub(crate) enum Command {
     LogLevel {
         /// `error`, `warn`, `info`, `debug` or `trace`.
         level: Option<String>,
-    },
-    /// Check a file with settings for the router (`weaver --config`).
-    Config {
-        /// What to do.
-        #[command(subcommand)]
-        command: Config,
     },
     /// Look after who owns which addresses.
     Ipam {

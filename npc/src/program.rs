@@ -35,6 +35,8 @@ use weave_hostnet::nft::{
 };
 use weave_policy::{Direction, PeerId};
 
+use crate::blocked;
+
 /// Name of our table.
 pub const TABLE: &str = "weave-npc";
 
@@ -243,6 +245,7 @@ fn judge(bank: Bank, family: IpFamily, view: View, direction: Direction) -> Chai
             rules.push(noted(&format!("{ports} allowed to {peer}"), rule));
         }
     }
+    rules.push(blocked::telling(direction));
     rules.push(noted("nothing allows it", Expressions::default().count().verdict(Verdict::Drop)));
     ChainSpec { name: judge_name((bank, family, view, direction)), hook: None, rules }
 }

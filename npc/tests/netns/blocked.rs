@@ -9,7 +9,7 @@ use std::{
 
 use weave_hostnet::nft::Session;
 use weave_npc::{
-    blocked::{Listener, logging},
+    blocked::Listener,
     items::{self, Items},
     program::{Bank, Multicast, program},
     source::Event,
@@ -35,7 +35,7 @@ fn what_is_dropped_is_counted_and_told() {
         compiler.handle_change(Change::Pod(object));
         let deny = Policy::with_types(PolicyId::new("x", "p"), Selector::everything(), None, vec![], vec![]);
         compiler.handle_change(Change::Policy(deny));
-        let program = logging(program(Multicast::Judge));
+        let program = program(Multicast::Judge);
         let mut elements = Items::default();
         for element in &compiler.poll_delta().unwrap().add {
             Bank::ALL.into_iter().for_each(|bank| elements.add(items::item(bank, element)));
