@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use weave_model::PeerName;
 
-use crate::ring::Owner;
+use crate::{
+    mutant::{self, Mutant},
+    ring::Owner,
+};
 
 /// Number of a proposal; no two proposers share one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -42,7 +45,13 @@ pub(crate) struct Consensus {
 
 impl Consensus {
     pub(crate) fn new(local: PeerName, store: u64, peers: usize, own: Acceptor) -> Self {
-        Self { local, store, quorum: peers / 2 + 1, own, others: BTreeMap::new() }
+        Self {
+            local,
+            store,
+            quorum: if mutant::is(Mutant::LoneVote) { 1 } else { peers / 2 + 1 },
+            own,
+            others: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn quorum(&self) -> usize {

@@ -7,6 +7,7 @@ use weave_model::PeerName;
 use crate::{
     error::GossipError,
     ipam::Ipam,
+    mutant::{self, Mutant},
     request::Refusal,
     ring::Owner,
     settle::{STEP, YIELD_DELAY},
@@ -35,7 +36,11 @@ impl Ipam {
     /// Who has not agreed yet.
     pub(crate) fn missing_consent(&self, subject: PeerName) -> Vec<PeerName> {
         let Some(settle) = self.settles.get(&subject) else { return Vec::new() };
-        self.electorate(subject).into_iter().filter(|peer| !settle.agreed.contains(peer)).collect()
+        let electorate = self.electorate(subject);
+        if mutant::is(Mutant::MostAgree) && settle.agreed.len() > electorate.len() / 2 {
+            return Vec::new();
+        }
+        electorate.into_iter().filter(|peer| !settle.agreed.contains(peer)).collect()
     }
 
     /// Those who agreed may have containers with addresses of the space: it was theirs as far as they knew, before
@@ -64,6 +69,7 @@ impl Ipam {
         }
         if let Some(settle) = self.settles.get_mut(&subject) {
             settle.answered.insert(from);
+            settle.alive_to.remove(&from);
             settle.is_vouched |= frozen.is_sure;
             if settle.agreed.insert(from) && !frozen.in_use.is_empty() {
                 settle.in_use.push((Owner { peer: from, generation: frozen.generation }, frozen.in_use));
@@ -86,7 +92,9 @@ impl Ipam {
             return Ok(());
         };
         match reason {
-            FreezeRefusal::Alive => settle.is_alive = true,
+            FreezeRefusal::Alive => {
+                settle.alive_to.insert(from);
+            }
             FreezeRefusal::Newer(bundle) => self.handle_ring(from, &bundle, now)?,
             FreezeRefusal::Raise(target) if target < u64::MAX >> 2 => {
                 settle.target = settle.target.max(target + STEP);

@@ -8,6 +8,7 @@ use crate::{
     error::GossipError,
     ipam::{Event, Ipam, Write},
     members::Membership,
+    mutant::{self, Mutant},
     ring::{self, Entry, Owner, Ring, Stamp},
     span::Span,
     store,
@@ -47,7 +48,12 @@ impl Ipam {
                 self.learn_members(&bundle.members, now);
                 self.merge(&entries, now);
             }
-            Some(_) => self.note_other_ring(from, bundle),
+            Some(_) => {
+                self.note_other_ring(from, bundle);
+                if let Some(ring) = Ring::assemble(&self.universe, &bundle.seeds, &entries) {
+                    self.cross(ring, &bundle.members, now);
+                }
+            }
             None if self.leaving.is_none() => {
                 if let Some(ring) = Ring::assemble(&self.universe, &bundle.seeds, &entries) {
                     self.members.merge(&bundle.members);
@@ -173,12 +179,13 @@ impl Ipam {
     pub(crate) fn give(&mut self, span: Span, to: Owner, now: Instant) -> Vec<Entry> {
         let me = self.me();
         let Some(ring) = &mut self.ring else { return Vec::new() };
+        let raise = u64::from(!mutant::is(Mutant::GiveWithoutVersion));
         let given: Vec<Entry> = ring
             .within(span)
             .filter(|entry| entry.stamp.owner == me)
             .map(|entry| Entry {
                 span: entry.span,
-                stamp: Stamp { version: entry.stamp.version + 1, owner: to },
+                stamp: Stamp { version: entry.stamp.version + raise, owner: to },
             })
             .collect();
         for entry in &given {
@@ -336,12 +343,13 @@ impl Ipam {
         let gives_way = rings().any(|(id, has_holders)| id != ours && (has_holders || id < ours));
         if gives_way && !is_ours_used {
             self.abandon_ring();
+            self.forget_strangers();
             self.compare_rings(now);
         }
     }
 
     /// Forgets the ring, and begins another life: what is on it is not ours any more.
-    fn abandon_ring(&mut self) {
+    pub(crate) fn abandon_ring(&mut self) {
         self.abort_settles();
         let Some(ring) = self.ring.take() else { return };
         self.header.is_confirmed = true;
@@ -358,6 +366,14 @@ impl Ipam {
         for peer in self.peers.values_mut() {
             peer.other_seeds.clear();
         }
+    }
+}
+
+impl Ipam {
+    /// Those on a ring that was given up have no say on the next, unless somebody there knows them too.
+    pub(crate) fn forget_strangers(&mut self) {
+        let gone = self.members.forget_all_but(self.local);
+        self.writes.extend(gone.into_iter().map(store::erase_member));
     }
 }
 

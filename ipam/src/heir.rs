@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use weave_model::PeerName;
+use weave_model::{ContainerId, Interface, PeerName};
 
 use crate::{
     error::GossipError,
@@ -22,6 +22,8 @@ pub(crate) struct Leaving {
     heir: PeerName,
     nonce: u64,
     next_try: Option<Instant>,
+    /// What containers held.
+    released: Vec<(ContainerId, Interface)>,
 }
 
 const RETRY_DELAY: Duration = Duration::from_millis(500);
@@ -56,18 +58,42 @@ impl Ipam {
             }
             None => self.reply(request, Err(Refusal::NoHeir)),
             Some(heir) => {
+                let released = self.allocations().map(|(owner, held)| (owner.clone(), held)).collect();
                 self.release_all(now);
                 self.abort_settles();
+                self.end_crossing(Err(Refusal::Leaving));
                 self.members.remove(self.local);
                 for span in own {
                     self.give(span, heir, now);
                 }
                 let nonce = self.nonce();
-                self.leaving = Some(Leaving { request, heir: heir.peer, nonce, next_try: Some(now) });
+                self.leaving =
+                    Some(Leaving { request, heir: heir.peer, nonce, next_try: Some(now), released });
                 self.repeat_bequest(now);
                 self.publish_by(now);
             }
         }
+        self.finish(now);
+    }
+
+    /// Calls a leave off, confirmed or not: this router is a member again, and its containers hold what they held. The
+    /// space itself is the heir's; [`Ipam::reclaim`] gets back what containers hold of it. Does nothing where nobody leaves.
+    ///
+    /// A router that others removed comes back by forgetting its ring. This one need not: it owns nothing of it, so that
+    /// nothing was divided behind its back, and has been silent only.
+    pub fn stay(&mut self, now: Instant) {
+        let Some(leaving) = self.leaving.take() else { return };
+        if leaving.next_try.is_some() {
+            self.reply(leaving.request, Err(Refusal::Cancelled));
+        }
+        self.members.rejoin(self.local);
+        for (owner, held) in leaving.released {
+            if self.ledger.holder(held.address()).is_none() {
+                self.hold(&owner, held, now);
+            }
+        }
+        self.publish_by(now);
+        self.compare_rings(now);
         self.finish(now);
     }
 

@@ -21,8 +21,10 @@ use crate::{
     hunt::{Asker, Hunt},
     ledger::Ledger,
     members::Members,
+    mutant::{self, Mutant},
     peer::Peer,
     pending::Queue,
+    repair::Crossing,
     request::{Refusal, Reply, RequestId},
     ring::{self, Entry, Owner, Ring},
     settle::Settle,
@@ -108,6 +110,7 @@ pub struct Ipam {
     pub(crate) floors: Vec<Floor>,
     pub(crate) floor_check_at: Option<Instant>,
     pub(crate) leaving: Option<Leaving>,
+    pub(crate) crossing: Option<Crossing>,
     /// Own changes of the ring that the others have not been told.
     pub(crate) news: Vec<Entry>,
     pub(crate) news_at: Option<Instant>,
@@ -157,11 +160,11 @@ impl Ipam {
             vouches: false,
             witnessed: None,
         });
-        if !is_new {
+        if !is_new && !mutant::is(Mutant::TrustEveryStore) {
             header.begin_life(restored.epoch, rng.next_u64());
         }
         let was_confirmed = header.is_confirmed;
-        header.is_confirmed = restored.ring.is_none();
+        header.is_confirmed = restored.ring.is_none() || mutant::is(Mutant::TrustEveryStore);
         let consensus = match &config.init {
             Init::Consensus { peers } if restored.ring.is_none() => {
                 Some(Consensus::new(config.local, config.store_id, *peers, restored.acceptor))
@@ -193,6 +196,7 @@ impl Ipam {
             floors: restored.floors,
             floor_check_at: Some(now),
             leaving: None,
+            crossing: None,
             news: Vec::new(),
             news_at: None,
             fact_at: Some(now),
@@ -300,8 +304,8 @@ impl Ipam {
                 self.handle_enrol(from, &enrol, now);
                 Ok(())
             }
-            Message::Enrolled { nonce, members } => {
-                self.handle_enrolled(from, nonce, &members, now);
+            Message::Enrolled { nonce, is_sure, members } => {
+                self.handle_enrolled(from, nonce, is_sure, &members, now);
                 Ok(())
             }
         }
@@ -315,6 +319,7 @@ impl Ipam {
         self.drive_settles(now);
         self.check_floors(now);
         self.repeat_bequest(now);
+        self.step_crossing(now);
         self.finish(now);
     }
 
@@ -334,6 +339,7 @@ impl Ipam {
             (self.ring_ask_at, "compare rings"),
             (self.floor_check_at, "check what is frozen"),
             (self.leaving.as_ref().and_then(Leaving::next_try), "repeat the bequest"),
+            (self.crossing.as_ref().map(Crossing::next_step), "ask for the other ring"),
             (self.enrolment.as_ref().map(Enrolment::next_step), "ask to be remembered as a member"),
             (self.queue.next_deadline(), "deadline of a request"),
             (self.queue.next_retry(), "ask for an address again"),
@@ -419,6 +425,10 @@ impl Ipam {
             self.epoch += 1;
             self.writes.push(store::write_epoch(self.epoch));
             self.events.push_back(Event::Persist(std::mem::take(&mut self.writes)));
+        }
+        if mutant::is(Mutant::ReplyBeforePersist) {
+            let effects = self.outbox.drain(..);
+            return effects.rev().for_each(|effect| self.events.push_front(effect));
         }
         self.events.extend(self.outbox.drain(..));
     }

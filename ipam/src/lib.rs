@@ -48,8 +48,10 @@ mod hunt;
 mod ipam;
 mod ledger;
 mod members;
+mod mutant;
 mod peer;
 mod pending;
+mod repair;
 mod request;
 mod ring;
 mod settle;
@@ -64,5 +66,18 @@ mod witness;
 pub use config::{Config, ConfigError, Init};
 pub use error::{GossipError, RestoreError};
 pub use ipam::{Event, Ipam, StoreMark, Write};
+pub use repair::{Meeting, Misplaced, RepairPlan, Side};
 pub use request::{Refusal, Reply, RequestId, WaitReason};
 pub use status::{IpamStatus, OwnerStatus, PendingStatus, Problem};
+
+/// The model under `tests/sim`, for the check that it notices broken rules.
+#[cfg(test)]
+#[path = "../tests/sim"]
+mod simulation {
+    pub(crate) mod deeds;
+    pub(crate) mod net;
+    pub(crate) mod node;
+    pub(crate) mod world;
+}
+#[cfg(test)]
+extern crate self as weave_ipam;

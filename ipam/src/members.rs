@@ -125,6 +125,18 @@ impl Members {
         self.digest != before
     }
 
+    /// Forgets all other routers; says which.
+    pub(crate) fn forget_all_but(&mut self, local: PeerName) -> Vec<PeerName> {
+        let gone: Vec<PeerName> = self.by_name.keys().copied().filter(|peer| *peer != local).collect();
+        for peer in &gone {
+            if let Some(known) = self.by_name.remove(peer) {
+                self.digest ^= hash(*peer, known);
+            }
+        }
+        self.touched.retain(|peer| *peer == local);
+        gone
+    }
+
     /// Puts back what was stored.
     pub(crate) fn restore(&mut self, peer: PeerName, membership: Membership) {
         self.put(peer, membership);

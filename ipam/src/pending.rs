@@ -39,8 +39,8 @@ pub(crate) struct Pending {
 pub(crate) enum Want {
     /// One address in each subnet.
     Allocate { owner: ContainerId, subnets: Vec<Subnet> },
-    /// This address.
-    Claim { owner: ContainerId, address: Interface, ask: Option<AddressAsk> },
+    /// This address. `again`: the container holds it already, and it is to be ours.
+    Claim { owner: ContainerId, address: Interface, again: bool, ask: Option<AddressAsk> },
     /// A ring.
     Prime,
 }
@@ -133,7 +133,7 @@ impl Ipam {
         deadline: Instant,
         now: Instant,
     ) {
-        self.ask(request, deadline, Want::Claim { owner, address, ask: None }, now);
+        self.ask(request, deadline, Want::Claim { owner, address, again: false, ask: None }, now);
     }
 
     /// Waits until there is a ring. Answered by [`Reply::Done`].
@@ -181,7 +181,7 @@ impl Ipam {
     /// Withdraws a request. One that waits is refused as cancelled; what one of the last thousand was granted is
     /// freed again.
     pub fn cancel(&mut self, request: RequestId, now: Instant) {
-        if !self.withdraw(request) && !self.cancel_settle(request) {
+        if !self.withdraw(request) && !self.cancel_settle(request) && !self.cancel_crossing(request) {
             let granted = self.queue.granted.iter().position(|(granted, _, _)| *granted == request);
             let granted = granted.and_then(|at| self.queue.granted.remove(at));
             if let Some((_, owner, fresh)) = granted {
@@ -215,7 +215,7 @@ impl Ipam {
     }
 
     /// Serves the request at once if nobody is before it, else lets it wait its turn.
-    fn ask(&mut self, request: RequestId, deadline: Instant, mut want: Want, now: Instant) {
+    pub(crate) fn ask(&mut self, request: RequestId, deadline: Instant, mut want: Want, now: Instant) {
         if self.leaving.is_some() {
             return self.refuse(request, Refusal::Leaving, now);
         }
@@ -266,7 +266,12 @@ impl Ipam {
         match want {
             Want::Prime => self.ring.as_ref().map(|_| Ok(Reply::Done)),
             Want::Allocate { owner, subnets } => self.attempt_allocate(request, owner, subnets, now),
-            Want::Claim { owner, address, ask } => self.attempt_claim(request, owner, *address, ask, now),
+            Want::Claim { owner, address, again: true, ask } => {
+                self.attempt_reclaim(owner, *address, ask, now)
+            }
+            Want::Claim { owner, address, again: false, ask } => {
+                self.attempt_claim(request, owner, *address, ask, now)
+            }
         }
     }
 
@@ -324,7 +329,26 @@ impl Ipam {
         Some(Ok(Reply::Addresses(vec![interface])))
     }
 
-    fn hold(&mut self, owner: &ContainerId, interface: Interface, now: Instant) {
+    /// The address is held here, and perhaps not ours. Where it was freed meanwhile, nothing is left to do.
+    fn attempt_reclaim(
+        &mut self,
+        owner: &ContainerId,
+        interface: Interface,
+        ask: &mut Option<AddressAsk>,
+        now: Instant,
+    ) -> Option<Result<Reply, Refusal>> {
+        let number = to_number(interface.address());
+        if self.ledger.holder(interface.address()) != Some(owner) {
+            return Some(Ok(Reply::Addresses(Vec::new())));
+        }
+        if self.is_elsewhere(number) {
+            self.ask_for_address(number, ask, now);
+            return None;
+        }
+        Some(Ok(Reply::Addresses(vec![interface])))
+    }
+
+    pub(crate) fn hold(&mut self, owner: &ContainerId, interface: Interface, now: Instant) {
         if self.ledger.is_empty() {
             self.publish_by(now);
         }

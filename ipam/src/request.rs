@@ -79,6 +79,27 @@ pub enum Refusal {
         /// The router.
         peer: PeerName,
     },
+    /// The router to be removed was started again since its removal was asked for, or shortly before.
+    #[error(
+        "router {peer} has come back in the meantime; if it is gone again by now, or for good, remove it once more"
+    )]
+    PeerReturned {
+        /// The router.
+        peer: PeerName,
+    },
+    /// The router to be removed cannot be reached from here, and others say that they reach it, or that it was started
+    /// again after it was last heard of here.
+    #[error(
+        "router {peer} is alive as far as {} know; stop it, or wait until 'weave status peers' shows it as unreachable \
+         there, then remove it once more",
+        list(.by)
+    )]
+    SeenAlive {
+        /// The router.
+        peer: PeerName,
+        /// Who says so.
+        by: Vec<PeerName>,
+    },
     /// Other routers must agree before space is taken over, and these did not in time.
     #[error(
         "{} did not agree in time that the space may be taken over; make them reachable, or remove them too \
@@ -140,12 +161,19 @@ pub enum WaitReason {
     /// This router is new to the ring, or came back: these have not noted yet that it is a member, and it gets no
     /// space before two of them have.
     Witnesses {
-        /// Who has not answered.
+        /// Who has not answered and cannot be reached.
         peers: Vec<PeerName>,
+        /// Who can be reached and is not sure of its own store, or has not answered yet.
+        unsure: Vec<PeerName>,
     },
     /// The agreement of these routers to a take-over.
     Consent {
         /// Who has not answered.
+        peers: Vec<PeerName>,
+    },
+    /// All of the ring that these routers are on, which this one goes over to.
+    OtherRing {
+        /// Who.
         peers: Vec<PeerName>,
     },
     /// The heir's word that it has our space.
@@ -178,14 +206,31 @@ impl fmt::Display for WaitReason {
             ),
             Self::PredecessorUnsettled => f.write_str(
                 "the space belongs to an earlier store of this router; claim what its containers still use, \
-                 then 'rmpeer' this router's own name",
+                 then run 'weave ipam repair'",
             ),
-            Self::Witnesses { peers } => write!(
+            Self::Witnesses { peers, unsure } if peers.is_empty() => write!(
                 f,
-                "waiting for {} to note that this router has joined - use 'rmpeer' if they are dead",
+                "waiting for {} to note that this router has joined; 'weave status ipam' there says what they wait for",
+                list(unsure)
+            ),
+            Self::Witnesses { peers, unsure } if unsure.is_empty() => write!(
+                f,
+                "waiting for {} to note that this router has joined - bring them back, or use 'rmpeer' on another \
+                 router if they are dead",
                 list(peers)
             ),
+            Self::Witnesses { peers, unsure } => write!(
+                f,
+                "waiting for {} to note that this router has joined - bring them back, or use 'rmpeer' on {} if they \
+                 are dead",
+                list(peers),
+                list(unsure)
+            ),
             Self::Consent { peers } => write!(f, "waiting for {} to agree to the take-over", list(peers)),
+            Self::OtherRing { peers } if peers.is_empty() => {
+                f.write_str("waiting for a router of the other ring, and none can be reached")
+            }
+            Self::OtherRing { peers } => write!(f, "waiting for the ring of {}", list(peers)),
             Self::Heir { peer } => write!(f, "waiting for {peer} to confirm that it has the space"),
         }
     }

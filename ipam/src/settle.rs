@@ -54,8 +54,8 @@ pub(crate) struct Settle {
     pub(crate) in_use: Vec<(Owner, Vec<Span>)>,
     /// Who answered, and so has no take-over of its own in the way any more.
     pub(crate) answered: BTreeSet<PeerName>,
-    /// Somebody can reach the subject.
-    pub(crate) is_alive: bool,
+    /// Who says that the subject lives.
+    pub(crate) alive_to: BTreeSet<PeerName>,
     pub(crate) next_try: Instant,
     pub(crate) gives_up_at: Option<Instant>,
 }
@@ -137,7 +137,7 @@ impl Ipam {
             is_vouched: false,
             in_use: Vec::new(),
             answered: BTreeSet::new(),
-            is_alive: false,
+            alive_to: BTreeSet::new(),
             next_try: now,
             gives_up_at: request.map(|_| now + PATIENCE),
         };
@@ -211,7 +211,7 @@ impl Ipam {
             return;
         }
         if self.has_returned(subject) {
-            return self.abort(subject, Refusal::PeerAlive { peer: subject });
+            return self.abort(subject, self.return_of(subject));
         }
         let missing = self.missing_consent(subject);
         if missing.is_empty() {
@@ -236,6 +236,13 @@ impl Ipam {
         is_other || self.members.of(subject).changes > changes || self.is_reachable(subject)
     }
 
+    fn return_of(&self, subject: PeerName) -> Refusal {
+        match self.is_reachable(subject) {
+            true => Refusal::PeerAlive { peer: subject },
+            false => Refusal::PeerReturned { peer: subject },
+        }
+    }
+
     fn freeze_message(&self, subject: PeerName) -> Option<Message> {
         let settle = self.settles.get(&subject)?;
         let base = self.bundle(settle.base.iter().copied())?;
@@ -257,7 +264,7 @@ impl Ipam {
     /// Everybody agreed: the space is ours.
     pub(crate) fn complete(&mut self, subject: PeerName, now: Instant) {
         if self.has_returned(subject) {
-            return self.abort(subject, Refusal::PeerAlive { peer: subject });
+            return self.abort(subject, self.return_of(subject));
         }
         let me = self.me();
         let Some(settle) = self.settles.remove(&subject) else { return };
@@ -301,7 +308,9 @@ impl Ipam {
         let missing = self.missing_consent(subject);
         let Some(settle) = self.settles.get(&subject) else { return };
         let refusal = match settle.busy.first() {
-            _ if settle.is_alive => Refusal::PeerAlive { peer: subject },
+            _ if !settle.alive_to.is_empty() => {
+                Refusal::SeenAlive { peer: subject, by: settle.alive_to.iter().copied().collect() }
+            }
             Some(by) => Refusal::TakeOverInProgress { by: *by },
             None => Refusal::AwaitingConsent { peers: missing },
         };

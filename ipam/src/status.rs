@@ -91,6 +91,13 @@ pub enum Problem {
         /// How many addresses that concerns.
         addresses: u128,
     },
+    /// This router gets no space before two others have noted that it is a member, and too few can be reached.
+    NotEnrolled {
+        /// Who cannot be reached.
+        peers: Vec<PeerName>,
+        /// Who can be reached and has not noted it yet.
+        unsure: Vec<PeerName>,
+    },
     /// Space in which containers here hold addresses was taken over by another router.
     SpaceLost {
         /// By whom.
@@ -111,7 +118,7 @@ impl fmt::Display for Problem {
             Self::OtherRing { peers, our_seeds, their_seeds } => write!(
                 f,
                 "{} share the ranges by another ring (ours was seeded by {}, theirs by {}); traffic flows, but \
-                 addresses may be given twice: reset IPAM on one side",
+                 addresses may be given twice: run 'weave ipam repair', which says what to do where",
                 list(peers),
                 list(our_seeds),
                 if their_seeds.is_empty() { "unknown routers".to_owned() } else { list(their_seeds) }
@@ -128,10 +135,14 @@ impl fmt::Display for Problem {
             Self::PredecessorUnsettled { addresses } => {
                 write!(f, "{addresses} addresses are fenced: {}", WaitReason::PredecessorUnsettled)
             }
+            Self::NotEnrolled { peers, unsure } => {
+                let waiting_for = WaitReason::Witnesses { peers: peers.clone(), unsure: unsure.clone() };
+                write!(f, "this router is given no addresses yet: {waiting_for}")
+            }
             Self::SpaceLost { peer, in_use } => write!(
                 f,
-                "{peer} took over space in which {in_use} addresses are in use here; free or renumber these \
-                 containers, because {peer} may give the addresses out again"
+                "{in_use} addresses in use here lie in space of {peer}, which may give them out again; run \
+                 'weave ipam repair', which asks for them"
             ),
             Self::Unreadable { peer } => {
                 write!(f, "IPAM messages of {peer} cannot be read; run the same version on every router")

@@ -176,6 +176,10 @@ pub(crate) fn erase_holder(interface: Interface) -> Write {
     Write { key: key(b'a', &to_number(interface.address()).to_be_bytes()), value: None }
 }
 
+pub(crate) fn erase_member(peer: PeerName) -> Write {
+    Write { key: key(b'm', &peer.0), value: None }
+}
+
 pub(crate) fn write_member(peer: PeerName, membership: Membership) -> Write {
     put(key(b'm', &peer.0), &membership)
 }

@@ -141,6 +141,11 @@ impl Ipam {
                 problems.push(Problem::PredecessorUnsettled { addresses });
             }
         }
+        if let Some(WaitReason::Witnesses { peers, unsure }) = self.enrolment_wait_reason()
+            && !peers.is_empty()
+        {
+            problems.push(Problem::NotEnrolled { peers, unsure });
+        }
         let mut lost: BTreeMap<PeerName, usize> = BTreeMap::new();
         for entry in self.ring.iter().flat_map(|r| r.entries()).filter(|e| e.stamp.owner.peer != self.local) {
             let in_use = self.ledger.used_within(entry.span).count();

@@ -104,7 +104,8 @@ pub(crate) enum Message {
     /// Keep that I am a member.
     Enrol(Enrol),
     /// I have it on disk. With what the other may not know.
-    Enrolled { nonce: u64, members: Vec<(PeerName, Membership)> },
+    /// `is_sure`: the store is not from the past, and others know of the sender too.
+    Enrolled { nonce: u64, is_sure: bool, members: Vec<(PeerName, Membership)> },
 }
 
 /// An owner's answer to [`Message::AddressAsk`].

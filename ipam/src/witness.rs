@@ -6,11 +6,12 @@
 //! restored. So it asks others to keep that it is a member, and wants no space until two of them have done so: all of
 //! them where there are fewer. The first owners of a ring need not ask, because whoever has the ring knows them.
 //!
-//! Only a router that is sure of its store is a witness: another may know fewer members than there are, and so may
-//! whoever has its ring from it.
+//! A witness is sure of its store: another may know fewer members than there are, and so may whoever has its ring from
+//! it. Only where a single such router can be had do others stand in for the second, who are themselves about to
+//! enrol: those who come to a lone router at the same time would else wait for each other for ever.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
@@ -32,8 +33,8 @@ pub(crate) struct Enrolment {
     nonce: u64,
     /// What others are asked to keep.
     membership: Membership,
-    /// Who has it on disk.
-    known_to: BTreeSet<PeerName>,
+    /// Who has it on disk, and whether that router is sure of what it knows.
+    known_to: BTreeMap<PeerName, bool>,
     next_try: Instant,
 }
 
@@ -79,7 +80,7 @@ impl Ipam {
         let membership = self.members.of(self.local);
         if self.enrolment.as_ref().is_none_or(|e| e.membership != membership) {
             let nonce = self.nonce();
-            self.enrolment = Some(Enrolment { nonce, membership, known_to: BTreeSet::new(), next_try: now });
+            self.enrolment = Some(Enrolment { nonce, membership, known_to: BTreeMap::new(), next_try: now });
         }
         if self.has_enough_witnesses() {
             return self.note_witnessed(now);
@@ -97,25 +98,36 @@ impl Ipam {
         self.members.iter().filter(|peer| *peer != self.local)
     }
 
-    fn without_witnesses(&self) -> impl Iterator<Item = PeerName> + '_ {
-        let is_witness = |peer: &PeerName| self.enrolment.as_ref().is_some_and(|e| e.known_to.contains(peer));
-        self.others().filter(move |peer| !is_witness(peer))
+    /// Whom to ask: who was not sure may be by now.
+    fn without_sure_witnesses(&self) -> impl Iterator<Item = PeerName> + '_ {
+        let is_sure =
+            |peer: &PeerName| self.enrolment.as_ref().is_some_and(|e| e.known_to.get(peer) == Some(&true));
+        self.others().filter(move |peer| !is_sure(peer))
     }
 
     fn has_enough_witnesses(&self) -> bool {
         let Some(enrolment) = &self.enrolment else { return false };
-        let (mut others, mut witnesses) = (0, 0);
+        let (mut others, mut sure_others, mut witnesses, mut sure_witnesses) = (0, 0, 0, 0);
         for peer in self.others() {
             others += 1;
-            witnesses += usize::from(enrolment.known_to.contains(&peer));
+            sure_others += usize::from(!self.is_enrolling(peer));
+            if let Some(is_sure) = enrolment.known_to.get(&peer) {
+                witnesses += 1;
+                sure_witnesses += usize::from(*is_sure);
+            }
         }
-        witnesses >= WITNESSES.min(others)
+        witnesses >= WITNESSES.min(others) && sure_witnesses >= WITNESSES.min(sure_others.max(others.min(1)))
+    }
+
+    /// Whether a router says that it looks for witnesses itself.
+    fn is_enrolling(&self, peer: PeerName) -> bool {
+        self.peers.get(&peer).and_then(|known| known.fact.as_ref()).is_some_and(|fact| !fact.is_witnessed)
     }
 
     /// A few of those who can be asked, others each time.
     fn next_witnesses(&mut self) -> Vec<PeerName> {
         let mut asked: Vec<PeerName> =
-            self.without_witnesses().filter(|peer| self.is_reachable(*peer)).collect();
+            self.without_sure_witnesses().filter(|peer| self.is_reachable(*peer)).collect();
         let start = usize::try_from(self.nonce()).unwrap_or_default().checked_rem(asked.len());
         asked.rotate_left(start.unwrap_or_default());
         asked.truncate(ASKED_AT_ONCE);
@@ -138,7 +150,7 @@ impl Ipam {
     /// Another router asks to be remembered.
     pub(crate) fn handle_enrol(&mut self, from: PeerName, enrol: &Enrol, now: Instant) {
         let is_on_ring = self.ring.as_ref().is_some_and(|r| r.id() == enrol.ring);
-        if !is_on_ring || !self.is_sure() || self.leaving.is_some() || !enrol.membership.is_member {
+        if !is_on_ring || !self.header.is_confirmed || self.leaving.is_some() || !enrol.membership.is_member {
             return;
         }
         if enrol.membership < self.members.of(from) {
@@ -148,18 +160,20 @@ impl Ipam {
         self.learn_members(&[(from, enrol.membership)], now);
         let is_known = enrol.members == self.members.digest();
         let members = if is_known { Vec::new() } else { self.members.all() };
-        self.send(from, &Message::Enrolled { nonce: enrol.nonce, members });
+        let is_sure = self.is_sure();
+        self.send(from, &Message::Enrolled { nonce: enrol.nonce, is_sure, members });
     }
 
     pub(crate) fn handle_enrolled(
         &mut self,
         from: PeerName,
         nonce: u64,
+        is_sure: bool,
         members: &[(PeerName, Membership)],
         now: Instant,
     ) {
         if let Some(enrolment) = self.enrolment.as_mut().filter(|e| e.nonce == nonce) {
-            enrolment.known_to.insert(from);
+            enrolment.known_to.insert(from, is_sure);
             self.learn_members(members, now);
         }
     }
@@ -167,6 +181,7 @@ impl Ipam {
     /// What a request waits for while there are too few witnesses.
     pub(crate) fn enrolment_wait_reason(&self) -> Option<WaitReason> {
         self.enrolment.as_ref()?;
-        Some(WaitReason::Witnesses { peers: self.without_witnesses().collect() })
+        let (unsure, peers) = self.without_sure_witnesses().partition(|peer| self.is_reachable(*peer));
+        Some(WaitReason::Witnesses { peers, unsure })
     }
 }

@@ -14,6 +14,8 @@ mod lab;
 mod persistence;
 #[path = "behaviour/ranges.rs"]
 mod ranges;
+#[path = "behaviour/repair.rs"]
+mod repair;
 #[path = "behaviour/requests.rs"]
 mod requests;
 #[path = "behaviour/ring.rs"]

@@ -48,8 +48,12 @@ pub(crate) enum Output {
     /// For people, in Weave Net's shapes.
     #[default]
     Text,
+    /// For people, with everything that is known, as tables.
+    Wide,
     /// For programs.
     Json,
+    /// The same as YAML.
+    Yaml,
 }
 
 #[derive(Debug, Subcommand)]
@@ -104,27 +108,43 @@ pub(crate) enum Command {
     /// Give addresses a name.
     #[command(
         disable_help_flag = true,
-        after_help = "Example: weave dns-add 192.0.2.80 -h printer.weave.local"
+        after_help = "Examples:\n  weave dns-add 192.0.2.80 -h printer.weave.local\n  weave dns-add 4f1c09aa21be -h web --service http/tcp:80"
     )]
-    DnsAdd(Dns),
+    DnsAdd(DnsAdd),
     /// Take names away.
     #[command(
         disable_help_flag = true,
         after_help = "Example: weave dns-remove 192.0.2.80 -h printer.weave.local"
     )]
-    DnsRemove(Dns),
+    DnsRemove(DnsRemove),
     /// Print the addresses of a name.
     #[command(after_help = "Example: weave dns-lookup web")]
     DnsLookup(DnsLookup),
+    /// Print what makes a shell's `docker` put containers on the network; with --restore, what undoes that.
+    #[command(after_help = "Example: eval $(weave env)")]
+    Env {
+        /// Back to Docker's own socket.
+        #[arg(long)]
+        restore: bool,
+    },
+    /// Print the flags with which `docker` puts containers on the network.
+    #[command(after_help = "Example: docker $(weave config) run …")]
+    Config,
     /// Print the flags of `docker run` with which a container asks this host's name server.
     #[command(after_help = "Example: docker run --network weave $(weave dns-args) …")]
     DnsArgs,
     /// Show what runs and what is wrong.
-    #[command(after_help = "Example: weave status connections -o json")]
+    #[command(
+        after_help = "Examples:\n  weave status connections -o json\n  weave status peers -o wide --watch=5"
+    )]
     Status(Status),
     /// Print everything that the router knows, as JSON.
-    #[command(after_help = "Example: weave report | jq .router.connections")]
-    Report,
+    #[command(after_help = REPORT_HELP)]
+    Report {
+        /// What to print of it, as a template.
+        #[arg(short, long, value_name = "TEMPLATE")]
+        format: Option<String>,
+    },
     /// Take over the addresses of peers that are gone for good.
     #[command(after_help = "Example: weave rmpeer aa:00:00:00:00:03 node-d")]
     Rmpeer(Rmpeer),
@@ -132,6 +152,24 @@ pub(crate) enum Command {
     /// where Docker is.
     #[command(after_help = "Example: weave docker-plugin --network none")]
     DockerPlugin(DockerPlugin),
+    /// Show how much the running router logs, or change it until it ends.
+    #[command(after_help = "Examples:\n  weave log-level\n  weave log-level debug")]
+    LogLevel {
+        /// `error`, `warn`, `info`, `debug` or `trace`.
+        level: Option<String>,
+    },
+    /// Check a file with settings for the router (`weaver --config`).
+    Config {
+        /// What to do.
+        #[command(subcommand)]
+        command: Config,
+    },
+    /// Look after who owns which addresses.
+    Ipam {
+        /// What to do.
+        #[command(subcommand)]
+        command: Ipam,
+    },
     /// Print the versions of this command and of the running router.
     Version,
     /// Print a script that teaches a shell to complete these commands.
@@ -140,11 +178,18 @@ pub(crate) enum Command {
         /// The shell.
         shell: Shell,
     },
-    /// Write man pages.
-    #[command(hide = true)]
+    /// Write man pages, one for each command.
+    #[command(after_help = "Example: weave man /usr/local/share/man/man1")]
     Man {
         /// Where to.
         dir: PathBuf,
+    },
+    /// Run a program of the host, from a container that sees the host's processes.
+    #[command(name = "exec-on-host", hide = true, disable_help_flag = true)]
+    ExecOnHost {
+        /// The program and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
     },
     /// Run a program in a session of its own: the child's half of `launch`.
     #[command(name = "exec-detached", hide = true, disable_help_flag = true)]
@@ -161,6 +206,23 @@ const DB_PREFIX: &str = "/var/lib/weave/weave";
 const DOCTOR_HELP: &str =
     "Ends with 0 when all is well, 9 when something ought to be looked at, 1 when something does
 not work. Example: weave doctor -o json | jq -r '.findings[].id'";
+
+const REPORT_HELP: &str = "Templates are the part of Go's that most people know: {{.path.to.value}}, range, if, else, with, end; the functions
+json, len, index, not, eq, ne, and, or, print; $ for the whole report. Case and underscores of names do not matter.
+
+Examples:
+  weave report | jq .router.connections
+  weave report -f '{{range .router.peers}}{{.name}} {{.nickname}}{{\"\\n\"}}{{end}}'
+  weave report -f '{{json .ipam.owners}}'
+  weave report -o yaml";
+
+const REPAIR_HELP: &str =
+    "Containers keep their addresses and traffic flows on. Ends with 0 when nothing is left to do, 9 when \
+there is something to do here or elsewhere, 6 when containers on two routers hold the same address.
+
+Examples:
+  weave ipam repair
+  weave ipam repair --yes";
 
 const ATTACH_EXAMPLES: &str = "Examples:
   weave attach 4f1c09aa21be
@@ -188,6 +250,15 @@ pub(crate) struct DockerPlugin {
     /// Network to make if Docker has none of that name; `none` makes none.
     #[arg(long, value_name = "NAME", default_value = "weave")]
     pub(crate) network: String,
+    /// Listen there for clients of Docker whose containers are to be on the network without asking for it.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) proxy_socket: Option<PathBuf>,
+    /// At that socket, leave containers alone that have no WEAVE_CIDR in their environment.
+    #[arg(long, requires = "proxy_socket")]
+    pub(crate) no_default_ipalloc: bool,
+    /// At that socket, do not tell containers of the name server.
+    #[arg(long, requires = "proxy_socket")]
+    pub(crate) without_dns: bool,
     /// Give this host no address on the network; containers then cannot ask its name server.
     #[arg(long)]
     pub(crate) no_expose: bool,
@@ -329,14 +400,32 @@ pub(crate) struct Ps {
     /// Only these, by id or its beginning; the host is `weave:expose`.
     #[arg(value_name = "CONTAINER")]
     pub(crate) containers: Vec<weave_model::ContainerId>,
+    #[command(flatten)]
+    pub(crate) watch: Watch,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Dns {
+pub(crate) struct DnsAdd {
     /// Addresses, and the container that holds them; without addresses, the container's own.
     #[arg(value_name = "ADDRESS|CONTAINER", required = true)]
     pub(crate) words: Vec<String>,
     /// The name; without it, the container's own.
+    #[arg(short = 'h', value_name = "FQDN")]
+    pub(crate) fqdn: Option<String>,
+    /// What is served there, so that SRV queries for `_NAME._TRANSPORT.FQDN` find it.
+    #[arg(long, value_name = "NAME/TRANSPORT:PORT")]
+    pub(crate) service: Option<String>,
+    /// Print help.
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DnsRemove {
+    /// Addresses, and the container that holds them; without them, whatever has the name on this host.
+    #[arg(value_name = "ADDRESS|CONTAINER", required_unless_present = "fqdn")]
+    pub(crate) words: Vec<String>,
+    /// The name; without it, all names of the addresses or the container.
     #[arg(short = 'h', value_name = "FQDN")]
     pub(crate) fqdn: Option<String>,
     /// Print help.
@@ -355,6 +444,16 @@ pub(crate) struct Status {
     /// One part in detail.
     #[arg(value_enum)]
     pub(crate) view: Option<View>,
+    #[command(flatten)]
+    pub(crate) watch: Watch,
+}
+
+/// For what is worth looking at again and again.
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// Show it again every so many seconds, until Ctrl-C.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", require_equals = true)]
+    pub(crate) watch: Option<u64>,
 }
 
 /// A part of the status.
@@ -370,6 +469,8 @@ pub(crate) enum View {
     Ipam,
     /// Names.
     Dns,
+    /// What went over which link, and what was dropped.
+    Overlay,
 }
 
 #[derive(Debug, Args)]
@@ -380,6 +481,37 @@ pub(crate) struct Rmpeer {
     /// Even from a peer that seems alive; two containers may then get the same address.
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+/// `weave config …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Say what is wrong with a file of settings; nothing when it is good.
+    #[command(after_help = "The file is TOML with the names of weaver's flags, and `peers`:\n\n  \
+        peers = [\"host2\", \"host3\"]\n  password-file = \"/etc/weave/password\"\n  no-dns = true\n\n\
+        Example: weave config check /etc/weave/weave.toml")]
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+/// `weave ipam …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ipam {
+    /// Make one ring of two that have met, or make this router's space its own again after its store was restored.
+    #[command(after_help = REPAIR_HELP)]
+    Repair(Repair),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Repair {
+    /// Do it; without this, only say what would be done.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Seconds to wait for other routers, for each step.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) timeout: u64,
 }
 
 /// Parses the command line.
@@ -474,7 +606,7 @@ mod tests {
             ("weave attach --add-host web:nowhere c1", "not an IP address"),
             ("weave dns-add -h x.weave.local", "ADDRESS|CONTAINER"),
             ("weave ps a/b", "letters, digits"),
-            ("weave status -o yaml", "json"),
+            ("weave status -o xml", "json"),
         ] {
             let error = parse_words(line).unwrap_err();
             assert_eq!(error.exit_code(), i32::from(Exit::Usage.code()), "{line}");

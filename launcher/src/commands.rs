@@ -4,16 +4,18 @@ mod addresses;
 mod docker;
 mod doctor;
 mod documents;
+mod ipam;
 mod launch;
 mod names;
 mod peers;
 mod reset;
+mod settings;
 mod status;
 mod stop;
 mod words;
 
 use crate::{
-    args::{Cli, Command},
+    args::{Cli, Command, Config},
     context::{Context, Failure},
 };
 
@@ -25,6 +27,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Completion { shell } => documents::completion(shell),
         Command::Man { dir } => documents::man(&dir),
         Command::ExecDetached { command } => Err(crate::daemon::exec_detached(&command)),
+        Command::ExecOnHost { command } => Err(crate::daemon::exec_on_host(&command)),
         Command::Launch(launch) => launch::launch(launch, cli.global).await,
         Command::Stop(stop) => stop::stop(&context?, &stop).await,
         Command::Reset(reset) => reset::reset(&context?, &reset).await,
@@ -34,18 +37,23 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Forget(peers) => peers::forget(&context?, peers).await,
         Command::Prime(wait) => peers::prime(&context?, wait.timeout).await,
         Command::Rmpeer(rmpeer) => peers::rmpeer(&context?, rmpeer).await,
+        Command::LogLevel { level } => settings::log_level(&context?, level).await,
+        Command::Config { command: Config::Check { file } } => settings::check(&context?, &file),
+        Command::Ipam { command } => ipam::ipam(&context?, command).await,
         Command::Attach(attach) => addresses::attach(&context?, attach).await,
         Command::Detach(detach) => addresses::detach(&context?, detach).await,
         Command::Expose(expose) => addresses::expose(&context?, expose).await,
         Command::Hide(addresses) => addresses::hide(&context?, addresses).await,
-        Command::Ps(ps) => addresses::ps(&context?, ps).await,
+        Command::Ps(ps) => status::ps(&context?, ps).await,
         Command::DnsAdd(dns) => names::add(&context?, dns).await,
         Command::DnsRemove(dns) => names::remove(&context?, dns).await,
         Command::DnsLookup(lookup) => names::lookup(&context?, lookup).await,
+        Command::Env { restore } => docker::env(&context?, restore),
+        Command::Config => docker::config(&context?),
         Command::DnsArgs => names::docker_args(&context?).await,
-        Command::Status(view) => status::status(&context?, view.view).await,
-        Command::Report => status::report(&context?).await,
         Command::DockerPlugin(plugin) => docker::plugin(&context?, plugin).await,
+        Command::Status(status) => status::status(&context?, &status).await,
+        Command::Report { format } => status::report(&context?, format.as_deref()).await,
         Command::Version => status::version(&context?).await,
     }
 }

@@ -60,12 +60,12 @@ impl Failure {
         let exit = self.exit.code();
         match (&self.cause, output) {
             (Cause::Said, _) => {}
-            (Cause::Own(message), Output::Text) => talk(message),
-            (Cause::Router(error), Output::Text) => talk(error),
-            (Cause::Own(message), Output::Json) => {
+            (Cause::Own(message), Output::Text | Output::Wide) => talk(message),
+            (Cause::Router(error), Output::Text | Output::Wide) => talk(error),
+            (Cause::Own(message), Output::Json | Output::Yaml) => {
                 talk_json(&Document { code: "failed", message, hint: None, exit });
             }
-            (Cause::Router(error), Output::Json) => {
+            (Cause::Router(error), Output::Json | Output::Yaml) => {
                 let (code, hint) = (error.code.as_str(), error.hint.as_deref());
                 talk_json(&Document { code, message: &error.message, hint, exit });
             }
@@ -99,14 +99,18 @@ impl Context {
         })
     }
 
-    /// Prints an answer: its text as it is, or the value as JSON.
+    /// Prints an answer: its text as it is, or the value as JSON or YAML.
     pub(crate) fn answer<T: Serialize>(
         &self,
         value: &T,
         text: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
         match self.output {
-            Output::Text => print(&text()),
+            Output::Text | Output::Wide => print(&text()),
+            Output::Yaml => {
+                let value = serde_json::to_value(value).map_err(ApiError::internal)?;
+                print(&crate::yaml::to_string(&value))
+            }
             Output::Json => {
                 let json = serde_json::to_string_pretty(value).map_err(ApiError::internal)?;
                 print(&(json + "\n"))

@@ -9,6 +9,9 @@ mod commands;
 mod context;
 mod daemon;
 mod removed;
+mod template;
+mod watch;
+mod yaml;
 
 use std::process::ExitCode;
 

@@ -242,6 +242,58 @@ fn space_of_dead_peers_is_taken_over_and_counted() {
 }
 
 #[test]
+fn a_report_is_json_or_yaml_or_what_a_template_makes_of_it() {
+    let host = Host::with_router();
+    host.weave("attach c1").ok("10.32.0.1\n");
+    let template = |text: &str| Answer::of(host.command("report -f").arg(text).output().unwrap());
+    template("{{.router.NickName}} {{range .containers}}{{.id}}{{end}}").ok("node-a c1\n");
+    template("{{json .ipam.ranges}}").ok("[\"10.32.0.0/12\"]\n");
+    let wrong = template("{{range .containers}}");
+    assert_eq!((wrong.code, wrong.out.as_str()), (2, ""));
+    assert!(wrong.err.contains("no {{end}}"), "{}", wrong.err);
+    let yaml = host.weave("report -o yaml");
+    assert!(yaml.out.contains("\nversion: \"9.9.9\"\n"), "{}", yaml.out);
+    let yaml = host.weave("ps -o yaml");
+    assert_eq!(yaml.out, "- addresses:\n  - \"10.32.0.1/12\"\n  id: c1\n  mac: \"02:00:00:00:00:09\"\n");
+    let wide = host.weave("ps -o wide");
+    assert_eq!(
+        wide.out,
+        "CONTAINER  MAC                ADDRESSES\nc1         02:00:00:00:00:09  10.32.0.1/12\n"
+    );
+    let wide = host.weave("status -o wide");
+    assert!(wide.out.contains("Service: router") && wide.out.contains("PEER"), "{}", wide.out);
+    host.weave("status overlay").ok("mtu 0\n");
+    let refused = host.weave("attach -o yaml 10.9.1.0 c1");
+    assert!(refused.code == 2 && refused.err.starts_with('{'), "{}", refused.err);
+}
+
+#[test]
+fn what_is_watched_is_shown_again_until_the_user_has_had_enough() {
+    let host = Host::with_router();
+    let mut child = host.command("ps --watch=1 -o wide").stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for _ in 0..2 {
+        assert_eq!(lines.next().unwrap().unwrap(), "CONTAINER  MAC  ADDRESSES");
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_repair_says_what_it_would_do_and_does_it_only_when_told() {
+    let host = Host::with_router();
+    host.weave("ipam repair").ok("nothing to repair\n");
+    host.weave("attach c1").ok("10.32.0.1\n");
+    let plan = host.weave("ipam repair");
+    assert_eq!(plan.code, 9, "{}", plan.err);
+    assert!(plan.out.ends_with("`weave ipam repair --yes` does it\n"), "{}", plan.out);
+    let done = host.weave("ipam repair --yes");
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert!(done.out.contains("has gone over"), "{}", done.out);
+}
+
+#[test]
 fn without_a_router_every_command_says_so_and_what_to_do() {
     let host = Host::new();
     let sentence = format!(

@@ -42,6 +42,7 @@ use crate::{
     fastdp::{self, Fastdp, Tasks},
     identity::{self, Local},
     learning,
+    logging::Logging,
     mark::MarkFile,
     ops::{Ops, Setup},
     quic::{
@@ -52,6 +53,7 @@ use crate::{
     },
     report::{DnsFacts, Facts},
     store::{Part, Store},
+    supervisor::Supervisor,
 };
 
 /// The software version as peers and users see it.
@@ -73,7 +75,11 @@ pub(crate) enum Ending {
 }
 
 /// Runs the router until it is told to end.
-pub(crate) async fn run(config: &Config) -> anyhow::Result<Ending> {
+pub(crate) async fn run(
+    config: &Config,
+    logging: &Logging,
+    supervisor: &Supervisor,
+) -> anyhow::Result<Ending> {
     let control = weave_control::Listener::bind(&ListenConfig::new(&config.socket))
         .await
         .map_err(|error| Fatal::error(error.exit(), error.to_string()))?;
@@ -99,7 +105,8 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<Ending> {
         }
     };
     let facts = Arc::new(facts(config, &bridge, dns.as_ref(), warnings));
-    let result = serve(config, &local, router, host, &bridge, facts, Listeners { control, metrics }).await;
+    let around = Around { control, metrics, logging, supervisor };
+    let result = serve(config, &local, router, host, &bridge, facts, around).await;
     // Who still asks for metrics holds on to it; it then goes with the runtime.
     if let Some(dns) = dns.and_then(Arc::into_inner) {
         dns.stop().await;
@@ -107,10 +114,12 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<Ending> {
     result
 }
 
-/// Where we are asked things.
-struct Listeners {
+/// Where we are asked things, and whom we tell.
+struct Around<'a> {
     control: weave_control::Listener,
     metrics: Option<tokio::net::TcpListener>,
+    logging: &'a Logging,
+    supervisor: &'a Supervisor,
 }
 
 async fn bind_metrics(config: &Config) -> anyhow::Result<Option<tokio::net::TcpListener>> {
@@ -225,10 +234,11 @@ async fn serve(
     host: Host,
     bridge: &Bridge,
     facts: Arc<Facts>,
-    listeners: Listeners,
+    around: Around<'_>,
 ) -> anyhow::Result<Ending> {
     let Router { engine, sources, handle, store, linker, endpoint, fastdp, mtu } = router;
     let learning = learning::run(host.clone(), bridge.index, handle.clone());
+    let alive = around.supervisor.stay_alive(handle.clone());
     let ops = Arc::new(Ops::new(Setup {
         engine: handle,
         host,
@@ -239,6 +249,7 @@ async fn serve(
         local: local.name,
         has_ipam: config.ipam.is_some(),
         subject: Subject::new(config),
+        logging: around.logging.clone(),
     }));
     let (stop_engine, engine_stopped) = tokio::sync::oneshot::channel::<()>();
     let running = tokio::spawn(engine.run(sources, async move {
@@ -255,23 +266,25 @@ async fn serve(
     let (commands, commands_receiver) = mpsc::channel(COMMANDS);
     tokio::spawn(Arc::clone(&ops).serve(commands_receiver));
     let (stop_control, control_stopped) = tokio::sync::oneshot::channel::<()>();
-    let scraping = listeners
-        .metrics
-        .map(|listener| tokio::spawn(weave_control::serve_metrics(listener, commands.clone())));
-    let controlling = tokio::spawn(weave_control::serve(listeners.control, commands, async move {
+    let scraping =
+        around.metrics.map(|listener| tokio::spawn(weave_control::serve_metrics(listener, commands.clone())));
+    let controlling = tokio::spawn(weave_control::serve(around.control, commands, async move {
         let _ = control_stopped.await;
     }));
     tracing::info!(name = %local.name, nickname = config.nickname, port = config.listen.port(), "router is ready");
+    around.supervisor.ready(&local.name.to_string());
 
     let mut running = running;
     let result = tokio::select! {
         stopped = told_to_stop() => stopped.map(|()| Ending::Stop),
         () = ops.reset_wanted() => Ok(Ending::Reset),
+        () = alive => Ok(Ending::Stop),
         failed = &mut running => {
             failed.context("the engine panicked").and_then(|result| result).map(|()| Ending::Stop)
         }
     };
     tracing::info!("router is stopping");
+    around.supervisor.stopping();
     if let Some(scraping) = scraping {
         scraping.abort();
     }

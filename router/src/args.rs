@@ -1,8 +1,10 @@
 //! The command line of `weaver`, as clap sees it. `config.rs` turns it into values that are valid.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
-use clap::Parser;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+
+use crate::{config_file, supervisor::SupervisorArgs};
 
 /// The range that Weave Net has always used.
 pub(crate) const DEFAULT_RANGE: &str = "10.32.0.0/12";
@@ -17,6 +19,14 @@ pub(crate) struct Args {
     /// Hosts to connect to, as HOST[:PORT]; one that is reachable is enough, the others are found through it
     #[arg(value_name = "PEER")]
     pub(crate) peers: Vec<String>,
+
+    /// File with settings, as TOML with the names of these flags and `peers`; flags win over it
+    #[arg(long, value_name = "FILE", env = "WEAVE_CONFIG", help_heading = "Host")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Check flags and config file, print nothing if they are good, and exit; `weave config check` does it too
+    #[arg(long, help_heading = "Host")]
+    pub(crate) check_config: bool,
 
     /// Bind control and data sockets to this local address instead of all
     #[arg(long, value_name = "ADDRESS", help_heading = "Mesh")]
@@ -150,4 +160,22 @@ pub(crate) struct Args {
     /// Print the name that this router has or would have, and exit
     #[arg(long, help_heading = "Host")]
     pub(crate) print_peer_name: bool,
+
+    #[command(flatten)]
+    pub(crate) supervisor: SupervisorArgs,
+}
+
+/// Reads the command line, and the config file that it names.
+///
+/// # Errors
+/// Of clap, which carries its own exit code; else what is wrong with the file.
+pub(crate) fn parse(words: Vec<OsString>) -> anyhow::Result<Args> {
+    // Overriding oneself lets a script append a flag to those it was given.
+    let command = Args::command().args_override_self(true);
+    let given = command.clone().try_get_matches_from(&words)?;
+    let Some(path) = given.get_one::<PathBuf>("config") else { return Ok(Args::from_arg_matches(&given)?) };
+    let from_file = config_file::words(path, &command, &given)?;
+    let (program, rest) = words.split_at(1.min(words.len()));
+    let all = program.iter().cloned().chain(from_file).chain(rest.iter().cloned());
+    Ok(Args::from_arg_matches(&command.try_get_matches_from(all)?)?)
 }

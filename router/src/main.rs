@@ -6,29 +6,30 @@ mod args;
 mod cleanup;
 mod clock;
 mod config;
+mod config_file;
 mod doctor;
 mod engine;
 mod exit;
 mod fastdp;
 mod identity;
 mod learning;
+mod logging;
 mod mark;
 mod metrics;
 mod ops;
 mod quic;
 mod report;
 mod store;
+mod supervisor;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use crate::{args::Args, config::Config, exit::exit_for};
+use crate::{args::Args, config::Config, exit::exit_for, supervisor::Supervisor};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    match start(args) {
+    match args::parse(std::env::args_os().collect()).and_then(start) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<clap::Error>() => usage(&error),
         Err(error) => {
             complain(&error);
             exit::code(exit_for(&error))
@@ -36,11 +37,24 @@ fn main() -> ExitCode {
     }
 }
 
+/// clap's own account of it: help and version are no mistakes.
+fn usage(error: &anyhow::Error) -> ExitCode {
+    let Some(error) = error.downcast_ref::<clap::Error>() else { return exit::code(exit::Exit::Usage) };
+    // A closed pipe is no reason to end otherwise.
+    let _ = error.print();
+    exit::code(if error.use_stderr() { exit::Exit::Usage } else { exit::Exit::Ok })
+}
+
 fn start(args: Args) -> anyhow::Result<()> {
-    init_log(&args.log_level)?;
+    let logging = logging::init(&args.log_level)?;
+    let supervisor = Supervisor::new(&args.supervisor);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (print_name_only, cleanup_only, doctor_only) = (args.print_peer_name, args.cleanup, args.doctor);
+    let check_only = args.check_config;
     let config = Config::from_args(args, &config::host_name()?, cores)?;
+    if check_only {
+        return Ok(());
+    }
     if print_name_only {
         return print_name(&config);
     }
@@ -50,7 +64,7 @@ fn start(args: Args) -> anyhow::Result<()> {
     if doctor_only {
         return print_json(&runtime()?.block_on(doctor::host_only(&config))?);
     }
-    let ending = runtime()?.block_on(app::run(&config))?;
+    let ending = runtime()?.block_on(app::run(&config, &logging, &supervisor))?;
     if ending == app::Ending::Reset {
         // In a runtime of its own: by now nothing of the router runs any more that could bring something back.
         let removed = runtime()?.block_on(cleanup::run(&config))?;
@@ -93,34 +107,4 @@ fn complain(error: &anyhow::Error) {
     {
         eprintln!("weaver: {error:#}");
     }
-}
-
-fn init_log(level: &str) -> anyhow::Result<()> {
-    let level = if level == "warning" { "warn" } else { level };
-    let parsed: tracing::Level = level.parse().map_err(|_| {
-        exit::Fatal::usage(format!("--log-level {level}: give error, warn, info, debug or trace"))
-    })?;
-    // Libraries below ours speak of their own inner life; only what is wrong there concerns an operator.
-    let others = if parsed == tracing::Level::TRACE { "info" } else { "warn" };
-    let directives = [
-        "weaver",
-        "weave_node",
-        "weave_mesh",
-        "weave_ipam",
-        "weave_dns",
-        "weave_hostnet",
-        "weave_worker",
-        "weave_control",
-    ]
-    .iter()
-    .map(|target| format!(",{target}={parsed}"))
-    .collect::<String>();
-    let filter = tracing_subscriber::EnvFilter::new(format!("{others}{directives}"));
-    use std::io::IsTerminal as _;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-    Ok(())
 }

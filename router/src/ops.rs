@@ -7,8 +7,10 @@ mod attach;
 mod commands;
 mod endpoint;
 mod expose;
+mod leave;
 mod pod;
 mod record;
+mod repair;
 mod reset;
 mod resize;
 mod restore;
@@ -31,6 +33,7 @@ use crate::{
     clock,
     doctor::Subject,
     engine::{Handle, Stopped},
+    logging::Logging,
     report::Facts,
     store::Store,
 };
@@ -47,6 +50,7 @@ pub(crate) struct Ops {
     local: PeerName,
     has_ipam: bool,
     pub(crate) subject: Subject,
+    logging: Logging,
     /// Told when the router is to end and to take everything with it.
     ending: Notify,
     /// What is attached here, as the store has it.
@@ -67,14 +71,29 @@ pub(crate) struct Setup {
     pub(crate) has_ipam: bool,
     /// What the doctor examines.
     pub(crate) subject: Subject,
+    pub(crate) logging: Logging,
 }
 
 impl Ops {
     pub(crate) fn new(setup: Setup) -> Self {
-        let Setup { engine, host, store, facts, bridge, mtu, local, has_ipam, subject } = setup;
+        let Setup { engine, host, store, facts, bridge, mtu, local, has_ipam, subject, logging } = setup;
         let (mtu, records) = (AtomicU16::new(mtu), StdMutex::new(BTreeMap::new()));
         let (ending, exclusive) = (Notify::new(), Mutex::new(()));
-        Self { engine, host, store, facts, bridge, mtu, local, has_ipam, subject, ending, records, exclusive }
+        Self {
+            engine,
+            host,
+            store,
+            facts,
+            bridge,
+            mtu,
+            local,
+            has_ipam,
+            subject,
+            logging,
+            ending,
+            records,
+            exclusive,
+        }
     }
 
     fn records(&self) -> std::sync::MutexGuard<'_, BTreeMap<ContainerId, Record>> {
@@ -239,7 +258,9 @@ pub(crate) fn explain_refusal(refusal: &Refusal) -> ApiError {
         Refusal::Conflict { .. } | Refusal::OwnedByOther { .. } | Refusal::TakeOverInProgress { .. } => {
             ErrorCode::Conflict
         }
-        Refusal::PeerAlive { .. } => ErrorCode::PeerAlive,
+        Refusal::PeerAlive { .. } | Refusal::PeerReturned { .. } | Refusal::SeenAlive { .. } => {
+            ErrorCode::PeerAlive
+        }
         Refusal::NoHeir => ErrorCode::NotFound,
         Refusal::TooManyRequests => ErrorCode::TooBusy,
         Refusal::Leaving | Refusal::Cancelled => ErrorCode::ShuttingDown,

@@ -3,12 +3,14 @@
 use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
+use weave_api::Exit;
 use weave_tests::{
     clock::{Look, wait_until},
     lab::{Host, Place},
     product::Router,
     scene::{
-        Attached, LIMIT, attach, await_all_pings, await_mesh, finish, hosts, lab, play, routers, settings,
+        Attached, LIMIT, attach, await_all_pings, await_mesh, finish, hosts, lab, play, refused, routers,
+        settings,
     },
     tool,
     traffic::{PingReport, measure},
@@ -107,6 +109,46 @@ fn the_names_of_a_peer_that_dies_go_and_are_back_with_it() -> Result<()> {
         routers[2].await_ready()?;
         for host in &hosts {
             await_answer(host, "@127.0.0.1 three.weave.local. A", &[&address])?;
+        }
+        finish(routers)
+    })
+}
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn a_service_is_found_by_its_name_on_every_host_and_goes_with_its_record() -> Result<()> {
+    play("a_service_is_found_by_its_name_on_every_host_and_goes_with_its_record", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 2] = hosts(&mut lab)?;
+        let routers = routers(programs, &hosts, &[])?;
+        await_mesh(&routers, 1)?;
+        let one = attach(&routers[0], "c1", "")?;
+        routers[0].tell(&format!("dns-add {} -h shop --service http/tcp:8080", one.id))?;
+        routers[1].tell("dns-add 192.0.2.80 -h printer --service _ipp/tcp:631")?;
+        for host in &hosts {
+            let at = "@127.0.0.1";
+            await_answer(
+                host,
+                &format!("{at} _http._tcp.shop.weave.local. SRV"),
+                &["0 0 8080 shop.weave.local."],
+            )?;
+            await_answer(
+                host,
+                &format!("{at} _ipp._tcp.printer.weave.local. SRV"),
+                &["0 0 631 printer.weave.local."],
+            )?;
+            await_answer(host, &format!("{at} shop.weave.local. A"), &[&one.address().to_string()])?;
+            ensure!(status(host, &format!("{at} _http._udp.shop.weave.local. SRV"))? == "NXDOMAIN");
+        }
+        for wrong in ["http", "http/quic:80", "http/tcp:0", "/tcp:80"] {
+            let said =
+                refused(&routers[0], &format!("dns-add {} -h shop --service {wrong}", one.id), Exit::Usage)?;
+            ensure!(said.contains("name/transport:port"), "{said}");
+        }
+        // Whose it is need not be said, and need not be nobody's.
+        routers[0].tell("dns-remove -h shop")?;
+        for host in &hosts {
+            await_answer(host, "@127.0.0.1 _http._tcp.shop.weave.local. SRV", &[])?;
         }
         finish(routers)
     })

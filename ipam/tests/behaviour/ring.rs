@@ -77,6 +77,37 @@ fn a_router_that_leaves_hands_all_its_space_to_another() {
 }
 
 #[test]
+fn a_leave_that_nobody_confirmed_can_be_called_off_and_the_containers_keep_their_addresses() {
+    let mut lab = primed(3);
+    let held = lab.node(1).lookup(&container("first1"));
+    let (request, now) = (lab.request(), lab.now);
+    lab.with(1, |ipam| ipam.leave(request, now));
+    lab.hold();
+    lab.cut(0, 1);
+    lab.cut(1, 2);
+    lab.run(2_000);
+    assert!(!lab.answers.contains_key(&request));
+    let now = lab.now;
+    lab.with(1, |ipam| ipam.stay(now));
+    assert_eq!(lab.answer(request, 10), Err(Refusal::Cancelled));
+    assert_eq!(lab.node(1).lookup(&container("first1")), held);
+    lab.link_all();
+    lab.release();
+    lab.run(8_000);
+    let claims = lab.node(1).repair_plan().claims;
+    assert_eq!(claims.iter().map(|claim| claim.address).collect::<Vec<_>>(), held);
+    let (request, now) = (lab.request(), lab.now);
+    let deadline = now + Duration::from_secs(5);
+    lab.with(1, |ipam| ipam.reclaim(request, container("first1"), held[0], deadline, now));
+    assert!(lab.answer(request, 6_000).is_ok());
+    assert!(lab.allocate(1, "more", None).is_ok());
+    lab.run(5_000);
+    assert!((0..3).all(|index| lab.node(index).status().problems.is_empty()));
+    lab.kill(2);
+    assert!(lab.take_over(0, name(2)).is_ok(), "with the agreement of the one that stayed");
+}
+
+#[test]
 fn the_last_router_has_nobody_to_leave_its_space_to() {
     let mut lab = primed(1);
     let (request, now) = (lab.request(), lab.now);
@@ -210,6 +241,34 @@ fn a_gift_that_arrives_after_its_receiver_agreed_to_the_removal_is_not_used() {
     lab.run(10_000);
     let digests: Vec<_> = (1..4).map(|i| lab.node(i).status().ring_digest).collect();
     assert!(digests.iter().all(|d| *d == digests[0]));
+}
+
+#[test]
+fn a_removal_that_others_contradict_names_them_and_one_of_a_router_that_came_back_in_between_says_so() {
+    let mut lab = primed(4);
+    lab.kill(3);
+    // Router 2 still reaches what 0 does not.
+    lab.cut(0, 1);
+    assert_eq!(
+        lab.take_over(0, name(1)),
+        Err(Refusal::SeenAlive { peer: name(1), by: vec![name(2)] }),
+        "the one that is away is not to blame"
+    );
+    lab.link(0, 1);
+    lab.kill(1);
+    let (removal, now) = (lab.request(), lab.now);
+    lab.with(0, |ipam| ipam.take_over(removal, name(1), now));
+    // It comes up, is seen, and dies again before 0 has heard more than that.
+    lab.boot(1, config(1, RANGE, Init::Consensus { peers: 4 })).unwrap();
+    let fact = lab.facts[1].clone().unwrap();
+    lab.hold();
+    lab.kill(1);
+    let now = lab.now;
+    lab.with(0, |ipam| ipam.handle_peer_state(name(1), Some(&fact), now)).unwrap().unwrap();
+    let answer = lab.answer(removal, 2_000);
+    let is_told =
+        |refusal: &Refusal| matches!(refusal, Refusal::PeerReturned { .. } | Refusal::PeerAlive { .. });
+    assert!(answer.as_ref().is_err_and(is_told), "{answer:?}");
 }
 
 #[test]

@@ -40,8 +40,24 @@ fn a_newcomer_to_a_lone_router_has_an_address_at_once() {
     assert!((lab.now - begin).as_millis() <= 20, "{:?}", lab.now - begin);
 }
 
+#[test]
+fn newcomers_that_come_to_a_lone_router_at_the_same_time_do_not_wait_for_each_other() {
+    for count in 2..6 {
+        let mut lab = Lab::empty();
+        lab.add(config(0, RANGE, Init::Consensus { peers: 1 }));
+        lab.allocate(0, "a", None).unwrap();
+        for index in 1..=count {
+            lab.add(config(index, RANGE, Init::Observer));
+        }
+        lab.link_all();
+        for index in 1..=count {
+            assert!(lab.allocate(index, "late", None).is_ok(), "{index} of {count}");
+        }
+    }
+}
+
 fn waits_for(lab: &Lab, index: usize, peer: usize) -> bool {
-    let waiting_for = WaitReason::Witnesses { peers: vec![name(peer)] };
+    let waiting_for = WaitReason::Witnesses { peers: vec![name(peer)], unsure: Vec::new() };
     lab.node(index).status().pending.iter().any(|p| p.waiting_for == waiting_for)
 }
 
@@ -62,6 +78,46 @@ fn a_newcomer_that_one_router_knows_waits_for_a_second_and_says_so() {
     lab.link(1, 2);
     lab.boot(1, config(1, RANGE, init())).unwrap();
     assert!(lab.answer(request, 2_000).is_ok());
+}
+
+#[test]
+fn where_a_member_is_away_a_newcomer_gets_addresses_from_the_two_that_are_there_or_says_whom_it_lacks_and_the_remedy()
+ {
+    let mut lab = Lab::consensus(3, RANGE);
+    lab.allocate(0, "a", None).unwrap();
+    lab.run(5_000);
+    lab.kill(2);
+    lab.add(config(3, RANGE, init()));
+    lab.link(3, 0);
+    lab.link(3, 1);
+    assert!(lab.allocate(3, "b", None).is_ok());
+    // The same after a reboot of both: they are not sure of their own stores before the third has spoken.
+    let mut lab = Lab::consensus(3, RANGE);
+    lab.allocate(0, "a", None).unwrap();
+    lab.run(5_000);
+    for index in 0..3 {
+        lab.kill(index);
+    }
+    for index in 0..2 {
+        lab.boot(index, config(index, RANGE, Init::Consensus { peers: 3 })).unwrap();
+    }
+    lab.add(config(3, RANGE, init()));
+    lab.link(3, 0);
+    lab.link(3, 1);
+    let request = lab.ask_allocate(3, "b", None, 600_000);
+    lab.run(5_000);
+    assert!(!lab.answers.contains_key(&request));
+    let said: Vec<String> = lab.node(3).status().problems.iter().map(ToString::to_string).collect();
+    let expected = "this router is given no addresses yet: waiting for 02:00:00:00:00:03 to note that this router has \
+                    joined - bring them back, or use 'rmpeer' on 02:00:00:00:00:01, 02:00:00:00:00:02 if they are dead";
+    assert_eq!(said, [expected]);
+    let said = lab.node(0).status().problems[0].to_string();
+    assert!(said.contains("02:00:00:00:00:03") && said.contains("'rmpeer'"), "{said}");
+    // The remedy works.
+    lab.take_over(0, name(2)).unwrap();
+    assert!(lab.answer(request, 10_000).is_ok());
+    lab.run(3_000);
+    assert_eq!(lab.node(3).status().problems, []);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use weave_ipam::{Init, Problem, RequestId};
 use weave_model::{ContainerId, Interface, Subnet};
 
-use crate::{
+use super::{
     node::Power,
     world::{Asked, World},
 };

@@ -9,7 +9,7 @@ use std::{
 use weave_ipam::{Event, Init, Refusal, Reply, RequestId};
 use weave_model::{ContainerId, Interface, PeerName, Subnet};
 
-use crate::{
+use super::{
     net::{Happening, Net, Rng},
     node::{Node, Power},
 };

@@ -1,10 +1,10 @@
 //! Interfaces and addresses of containers and of the host.
 
-use weave_api::{AttachRequest, DetachRequest, ExposeRequest, HideRequest, PsRequest, Report, views};
+use weave_api::{AttachRequest, DetachRequest, ExposeRequest, HideRequest, Report};
 use weave_model::{ContainerId, Interface};
 
 use crate::{
-    args::{Addresses, Attach, Detach, Expose, Ps},
+    args::{Addresses, Attach, Detach, Expose},
     commands::{docker, peers::ring_state, words::addresses_and_container},
     context::{Context, Failure},
 };
@@ -51,15 +51,6 @@ pub(super) async fn expose(context: &Context, expose: Expose) -> Result<(), Fail
 pub(super) async fn hide(context: &Context, addresses: Addresses) -> Result<(), Failure> {
     let answer = context.client.call(&HideRequest { addresses: addresses.addresses }).await?;
     context.answer(&answer, || line(&answer.addresses))
-}
-
-pub(super) async fn ps(context: &Context, ps: Ps) -> Result<(), Failure> {
-    let mut containers = Vec::new();
-    for container in ps.containers {
-        containers.push(docker::find(context, Some(&container)).await.map_or(container, |found| found.id));
-    }
-    let answer = context.client.call(&PsRequest { containers }).await?;
-    context.answer(&answer.containers, || views::containers(&answer.containers))
 }
 
 /// What this container's address is being waited for, or the whole ring.

@@ -6,14 +6,15 @@ use weave_api::{
 };
 
 use crate::{
-    args::{Dns, DnsLookup},
+    args::{DnsAdd, DnsLookup, DnsRemove},
     commands::{docker, words::ips_and_container},
     context::{Context, Failure, talk},
 };
 
-pub(super) async fn add(context: &Context, dns: Dns) -> Result<(), Failure> {
-    let (addresses, container) = ips_and_container(&dns.words)?;
-    if container.is_none() && dns.fqdn.is_none() {
+pub(super) async fn add(context: &Context, add: DnsAdd) -> Result<(), Failure> {
+    let DnsAdd { words, fqdn, service, .. } = add;
+    let (addresses, container) = ips_and_container(&words)?;
+    if container.is_none() && fqdn.is_none() {
         return Err(Failure::usage(
             "addresses that belong to no container need a name; give one with -h FQDN",
         ));
@@ -21,12 +22,12 @@ pub(super) async fn add(context: &Context, dns: Dns) -> Result<(), Failure> {
     let found = docker::find(context, container.as_ref()).await;
     let own_name = found.as_ref().map(|found| found.name.clone());
     let container = found.map(|found| found.id).or(container);
-    let request = DnsAddRequest { container, addresses, fqdn: dns.fqdn.or(own_name) };
-    let answer = context.client.call(&request).await?;
+    let fqdn = fqdn.or(own_name);
+    let answer = context.client.call(&DnsAddRequest { container, addresses, fqdn, service }).await?;
     context.answer(&answer, String::new)
 }
 
-pub(super) async fn remove(context: &Context, dns: Dns) -> Result<(), Failure> {
+pub(super) async fn remove(context: &Context, dns: DnsRemove) -> Result<(), Failure> {
     let (addresses, container) = ips_and_container(&dns.words)?;
     let container = docker::find(context, container.as_ref()).await.map(|found| found.id).or(container);
     let answer = context.client.call(&DnsRemoveRequest { container, addresses, fqdn: dns.fqdn }).await?;

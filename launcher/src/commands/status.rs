@@ -1,30 +1,48 @@
 //! What the router says about itself.
 
 use serde::Serialize;
-use weave_api::{ApiError, DnsReport, ErrorCode, Exit, IpamReport, Report, views};
+use weave_api::{ApiError, DnsReport, ErrorCode, Exit, IpamReport, PsRequest, Report, views};
 
 use crate::{
-    args::View,
+    args::{Output, Ps, Status, View},
+    commands::docker,
     context::{Context, Failure, print, talk},
+    template::Template,
+    watch,
 };
 
-pub(super) async fn status(context: &Context, view: Option<View>) -> Result<(), Failure> {
+pub(super) async fn status(context: &Context, status: &Status) -> Result<(), Failure> {
+    watch::repeat(status.watch.watch, || show(context, status.view)).await
+}
+
+/// Shows one view once.
+async fn show(context: &Context, view: Option<View>) -> Result<(), Failure> {
     let report = context.client.report().await?;
     let router = &report.router;
+    let is_wide = context.output == Output::Wide;
     match view {
+        None if is_wide => context.answer(&report, || views::wide::status(&report))?,
         None => context.answer(&report, || views::status(&report))?,
-        Some(View::Connections) => {
-            context.answer(&router.connections, || views::connections(&router.connections))?;
-        }
-        Some(View::Peers) => context.answer(&router.peers, || views::peers(&router.peers))?,
+        Some(View::Connections) => context.answer(&router.connections, || {
+            if is_wide {
+                return views::wide::connections(&router.connections, &report.data_plane);
+            }
+            views::connections(&router.connections)
+        })?,
+        Some(View::Peers) => context.answer(&router.peers, || {
+            if is_wide { views::wide::peers(&router.peers) } else { views::peers(&router.peers) }
+        })?,
         Some(View::Targets) => context.answer(&router.targets, || views::targets(&router.targets))?,
         Some(View::Ipam) => {
             let ipam = ipam(&report)?;
-            context.answer(ipam, || views::ipam(ipam))?;
+            context.answer(ipam, || if is_wide { views::wide::ipam(ipam) } else { views::ipam(ipam) })?;
         }
         Some(View::Dns) => {
             let dns = dns(&report)?;
-            context.answer(dns, || views::dns(dns))?;
+            context.answer(dns, || if is_wide { views::wide::dns(dns) } else { views::dns(dns) })?;
+        }
+        Some(View::Overlay) => {
+            context.answer(&report.data_plane, || views::overlay(&report.data_plane))?;
         }
     }
     if report.ready {
@@ -33,10 +51,36 @@ pub(super) async fn status(context: &Context, view: Option<View>) -> Result<(), 
     Err(ApiError::new(ErrorCode::NotReady, "the router is still starting").into())
 }
 
-pub(super) async fn report(context: &Context) -> Result<(), Failure> {
+pub(super) async fn ps(context: &Context, ps: Ps) -> Result<(), Failure> {
+    let mut containers = Vec::new();
+    for container in ps.containers {
+        containers.push(docker::find(context, Some(&container)).await.map_or(container, |found| found.id));
+    }
+    let request = PsRequest { containers };
+    let show = || async {
+        let answer = context.client.call(&request).await?;
+        context.answer(&answer.containers, || match context.output {
+            Output::Wide => views::wide::containers(&answer.containers),
+            Output::Text | Output::Json | Output::Yaml => views::containers(&answer.containers),
+        })
+    };
+    watch::repeat(ps.watch.watch, show).await
+}
+
+/// The whole state as JSON or YAML, or what a template makes of it.
+pub(super) async fn report(context: &Context, format: Option<&str>) -> Result<(), Failure> {
+    // Before anybody is asked: a mistake is told at once.
+    let template = format.map(Template::parse).transpose().map_err(|e| Failure::usage(e.to_string()))?;
     let report = context.client.report().await?;
-    let json = serde_json::to_string_pretty(&report).map_err(ApiError::internal)?;
-    print(&(json + "\n"))
+    let value = serde_json::to_value(&report).map_err(ApiError::internal)?;
+    match template {
+        Some(template) => {
+            let text = template.render(&value).map_err(|e| Failure::usage(e.to_string()))?;
+            print(&if text.ends_with('\n') { text } else { text + "\n" })
+        }
+        None if context.output == Output::Yaml => print(&crate::yaml::to_string(&value)),
+        None => print(&(serde_json::to_string_pretty(&report).map_err(ApiError::internal)? + "\n")),
+    }
 }
 
 pub(super) async fn version(context: &Context) -> Result<(), Failure> {

@@ -14,7 +14,9 @@ mod doctor;
 mod endpoint;
 mod error;
 mod exit;
+mod log;
 mod pod;
+mod repair;
 mod report;
 mod request;
 mod reset;
@@ -32,10 +34,12 @@ pub use endpoint::{
 };
 pub use error::{ApiError, ErrorCode};
 pub use exit::Exit;
+pub use log::{LogLevelRequest, LogLevelResponse};
 pub use pod::{
     FoundInterface, InspectRequest, InspectResponse, InterfaceOptions, MadeInterface, NetworkRequest,
     NetworkResponse, ReleaseRequest, Route,
 };
+pub use repair::{RepairClaim, RepairRequest, RepairResponse, RingMeeting, RingSide};
 pub use report::{
     BroadcastRoute, ConnectionReport, ConnectionState, ContainerReport, Counters, DataPlaneReport, DnsEntry,
     DnsReport, IpamReport, LinkReport, Overlay, OwnerReport, PeerConnection, PeerReport, PendingReport,

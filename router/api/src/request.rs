@@ -281,13 +281,16 @@ pub struct DnsAddRequest {
     /// The name; absent means the container's own.
     #[serde(default)]
     pub fqdn: Option<String>,
+    /// What is served there, as `name/transport:port` (`http/tcp:80`): SRV queries for `_http._tcp.NAME` find it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
 }
 
 /// Removes names: those that match everything given.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DnsRemoveRequest {
-    /// Of this holder; absent means `weave:extern`.
+    /// Of this holder, such as `weave:extern`; absent means of any on this host.
     #[serde(default)]
     pub container: Option<ContainerId>,
     /// Of these addresses; none means of all.

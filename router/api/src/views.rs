@@ -4,12 +4,19 @@
 //! that long values push the rest of their line to the right and nothing is ever cut.
 
 mod lists;
+mod overlay;
+mod repair;
 mod status;
 mod trace;
+pub mod wide;
 
 use weave_model::PeerName;
 
+use self::overlay::bytes;
+
 pub use lists::{connections, containers, dns, ipam, peers, targets};
+pub use overlay::overlay;
+pub use repair::repair;
 pub use status::status;
 pub use trace::{doctor, trace};
 

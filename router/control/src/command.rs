@@ -7,10 +7,10 @@ use weave_api::{
     DnsRemoveRequest, DnsResponse, DoctorRequest, EndpointCreateRequest, EndpointJoinRequest,
     EndpointListRequest, EndpointListResponse, EndpointNameRequest, EndpointRemoveRequest,
     EndpointRemoveResponse, EndpointResponse, ExposeRequest, ForgetRequest, FreeRequest, HideRequest,
-    InspectRequest, InspectResponse, LeaveRequest, LeaveResponse, ListRequest, ListResponse, LookupRequest,
-    NetworkRequest, NetworkResponse, PrimeRequest, PrimeResponse, PsRequest, PsResponse, ReadyRequest,
-    ReadyResponse, ReleaseRequest, Report, ResetRequest, ResetResponse, RmpeerRequest, RmpeerResponse,
-    TargetsResponse, TraceRequest, TraceResponse,
+    InspectRequest, InspectResponse, LeaveRequest, LeaveResponse, ListRequest, ListResponse, LogLevelRequest,
+    LogLevelResponse, LookupRequest, NetworkRequest, NetworkResponse, PrimeRequest, PrimeResponse, PsRequest,
+    PsResponse, ReadyRequest, ReadyResponse, ReleaseRequest, RepairRequest, RepairResponse, Report,
+    ResetRequest, ResetResponse, RmpeerRequest, RmpeerResponse, TargetsResponse, TraceRequest, TraceResponse,
 };
 
 /// Where an answer goes. When the asker has gone away, `is_closed` is true (and `closed` completes): whatever waits on its behalf is to be
@@ -81,6 +81,10 @@ pub enum Command {
     Reset(ResetRequest, Reply<ResetResponse>),
     /// Where something is, and the way there.
     Trace(TraceRequest, Reply<TraceResponse>),
+    /// What a repair of the ring would do, or do it.
+    Repair(RepairRequest, Reply<RepairResponse>),
+    /// How much is logged.
+    LogLevel(LogLevelRequest, Reply<LogLevelResponse>),
     /// What is wrong.
     Doctor(DoctorRequest, Reply<Diagnosis>),
     /// Make an interface that a container engine will take.
@@ -135,6 +139,8 @@ dispatch! {
     LeaveRequest => Leave;
     ResetRequest => Reset;
     TraceRequest => Trace;
+    RepairRequest => Repair;
+    LogLevelRequest => LogLevel;
     DoctorRequest => Doctor;
     EndpointCreateRequest => EndpointCreate;
     EndpointJoinRequest => EndpointJoin;

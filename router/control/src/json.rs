@@ -10,9 +10,9 @@ use weave_api::{
     AllocateRequest, AttachRequest, ClaimRequest, ConnectRequest, DetachRequest, DnsAddRequest,
     DnsLookupRequest, DnsRemoveRequest, DoctorRequest, EndpointCreateRequest, EndpointJoinRequest,
     EndpointListRequest, EndpointNameRequest, EndpointRemoveRequest, ExposeRequest, ForgetRequest,
-    FreeRequest, HideRequest, InspectRequest, LeaveRequest, ListRequest, LookupRequest, NetworkRequest,
-    PrimeRequest, PsRequest, REPORT_PATH, ReadyRequest, ReleaseRequest, Report, ResetRequest, RmpeerRequest,
-    TraceRequest,
+    FreeRequest, HideRequest, InspectRequest, LeaveRequest, ListRequest, LogLevelRequest, LookupRequest,
+    NetworkRequest, PrimeRequest, PsRequest, REPORT_PATH, ReadyRequest, ReleaseRequest, RepairRequest,
+    Report, ResetRequest, RmpeerRequest, TraceRequest,
 };
 
 use crate::{body::read_json, command::Dispatch, engine::Engine, refusal::Refusal};
@@ -49,6 +49,8 @@ pub(crate) fn routes() -> Router<Engine> {
     let router = with::<EndpointNameRequest>(router);
     let router = with::<EndpointRemoveRequest>(router);
     let router = with::<EndpointListRequest>(router);
+    let router = with::<RepairRequest>(router);
+    let router = with::<LogLevelRequest>(router);
     with::<DoctorRequest>(router)
 }
 

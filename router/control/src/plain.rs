@@ -146,7 +146,7 @@ async fn add_name(
     Query(options): Query<NameOptions>,
 ) -> Plain<StatusCode> {
     let (container, addresses) = (holder(&container)?, vec![parse(&ip)?]);
-    engine.call(DnsAddRequest { container, addresses, fqdn: options.fqdn }).await?;
+    engine.call(DnsAddRequest { container, addresses, fqdn: options.fqdn, service: None }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -13,7 +13,7 @@ use weave_mesh::{
     DialFailure, DialId, LinkInfo, Mesh, MeshStatus, MessageError, Overlay, OverlayKind, Target,
 };
 use weave_model::{ContainerId, Interface, LinkId, Mac, PeerName, Subnet};
-use weave_names::{FactChange, NameError, Names, RemoveFilter};
+use weave_names::{FactChange, NameError, Names, RemoveFilter, Service};
 
 use crate::{
     attachment::{self, Attachment},
@@ -216,8 +216,23 @@ impl Node {
         address: IpAddr,
         now: Instant,
     ) -> Result<(), NameError> {
+        self.add_service(container, name, address, None, now)
+    }
+
+    /// As [`Node::add_name`], with a service that SRV queries find.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn add_service(
+        &mut self,
+        container: &ContainerId,
+        name: &str,
+        address: IpAddr,
+        service: Option<Service>,
+        now: Instant,
+    ) -> Result<(), NameError> {
         let Some(names) = &self.names else { return Ok(()) };
-        let change = names.add(container, name, address)?;
+        let change = names.add_service(container, name, address, service)?;
         dispatch::publish_name(self, change, now);
         dispatch::settle(self, now);
         Ok(())
@@ -284,9 +299,31 @@ impl Node {
         self.with_ipam(now, |ipam| ipam.take_over(request, dead, now));
     }
 
+    /// Goes over to the ring `ring`, which other routers share.
+    pub fn go_over(&mut self, request: RequestId, ring: u64, deadline: Instant, now: Instant) {
+        self.with_ipam(now, |ipam| ipam.go_over(request, ring, deadline, now));
+    }
+
+    /// Asks the owner of an address for it that a container here holds already.
+    pub fn reclaim(
+        &mut self,
+        request: RequestId,
+        owner: ContainerId,
+        address: Interface,
+        deadline: Instant,
+        now: Instant,
+    ) {
+        self.with_ipam(now, |ipam| ipam.reclaim(request, owner, address, deadline, now));
+    }
+
     /// Hands all our ranges to another peer, before we go for good.
     pub fn leave(&mut self, request: RequestId, now: Instant) {
         self.with_ipam(now, |ipam| ipam.leave(request, now));
+    }
+
+    /// Calls [`Node::leave`] off.
+    pub fn stay(&mut self, now: Instant) {
+        self.with_ipam(now, |ipam| ipam.stay(now));
     }
 
     fn with_ipam(&mut self, now: Instant, act: impl FnOnce(&mut Ipam)) {

@@ -6,14 +6,14 @@ use tokio::sync::mpsc;
 use weave_api::{
     AddressesResponse, AllocateRequest, ApiError, Call as _, ClaimRequest, ConnectRequest, DnsAddRequest,
     DnsLookupRequest, DnsLookupResponse, DnsRemoveRequest, DnsResponse, ErrorCode, ForgetRequest,
-    FreeRequest, LeaveRequest, LeaveResponse, ListResponse, LookupRequest, PrimeRequest, PrimeResponse,
+    FreeRequest, ListResponse, LogLevelRequest, LogLevelResponse, LookupRequest, PrimeRequest, PrimeResponse,
     PsRequest, PsResponse, ReadyResponse, Report, RmpeerRequest, RmpeerResponse, TakenOver, TargetsResponse,
 };
 use weave_control::{Command, Reply as Answer};
 use weave_ipam::Reply;
 use weave_mesh::Target;
 use weave_model::{AddressSpec, ContainerId, PeerName};
-use weave_names::RemoveFilter;
+use weave_names::{RemoveFilter, Service};
 
 use super::{Ops, Record, explain_refusal, stopping};
 use crate::{app, identity, report};
@@ -51,9 +51,11 @@ impl Ops {
             Command::DnsRemove(request, reply) => answer(reply, self.dns_remove(request)).await,
             Command::DnsLookup(request, reply) => answer(reply, self.dns_lookup(request)).await,
             Command::Rmpeer(request, reply) => answer(reply, self.rmpeer(request)).await,
-            Command::Leave(request, reply) => answer(reply, self.leave(request)).await,
+            Command::Leave(request, reply) => self.carry_out_leave(request, reply).await,
             Command::Reset(request, reply) => self.carry_out_reset(request, reply).await,
             Command::Trace(request, reply) => answer(reply, self.trace(request)).await,
+            Command::Repair(request, reply) => answer(reply, self.repair(request)).await,
+            Command::LogLevel(request, reply) => answer(reply, self.log_level(request)).await,
             Command::Doctor(_, reply) => answer(reply, self.doctor()).await,
             Command::EndpointCreate(request, reply) => answer(reply, self.endpoint_create(request)).await,
             Command::EndpointJoin(request, reply) => answer(reply, self.endpoint_join(request)).await,
@@ -81,6 +83,18 @@ impl Ops {
             nickname: self.facts.nickname.clone(),
             pid: std::process::id(),
         })
+    }
+
+    #[expect(clippy::unused_async, reason = "one shape for all commands")]
+    async fn log_level(&self, request: LogLevelRequest) -> Result<LogLevelResponse, ApiError> {
+        if let Some(level) = request.level {
+            let set = self.logging.set(&level).map_err(|error| ApiError::internal(format!("{error:#}")))?;
+            set.ok_or_else(|| {
+                ApiError::new(ErrorCode::BadRequest, format!("`{level}` is not a level"))
+                    .with_hint("give error, warn, info, debug or trace")
+            })?;
+        }
+        Ok(LogLevelResponse { level: self.logging.level() })
     }
 
     async fn connect(&self, request: ConnectRequest) -> Result<TargetsResponse, ApiError> {
@@ -225,12 +239,14 @@ impl Ops {
             return Err(ApiError::new(ErrorCode::NotFound, message)
                 .with_hint("attach it first, or name the addresses"));
         }
+        let service = request.service.as_deref().map(str::parse::<Service>).transpose();
+        let service = service.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.to_string()))?;
         let entries = addresses.len() as u64;
         self.engine
             .run(move |engine, now| {
-                addresses
-                    .iter()
-                    .try_for_each(|address| engine.node.add_name(&container, &name, *address, now))
+                addresses.iter().try_for_each(|address| {
+                    engine.node.add_service(&container, &name, *address, service.clone(), now)
+                })
             })
             .await
             .map_err(stopping)?
@@ -286,8 +302,10 @@ impl Ops {
             if is_alive && !request.force {
                 let message =
                     format!("{text} is alive: its containers use the addresses that would be taken over");
-                return Err(ApiError::new(ErrorCode::PeerAlive, message)
-                    .with_hint("stop it first; with --force, only if it is certain to be gone"));
+                return Err(ApiError::new(ErrorCode::PeerAlive, message).with_hint(
+                    "stop it first; one that has just died is shown as unreachable by `weave status peers` \
+                         before long, and one that was started again is alive",
+                ));
             }
             let result = self.engine.ask_ring(move |node, id, now| node.take_over(id, peer, now)).await;
             match result.map_err(stopping)?.map_err(|refusal| explain_refusal(&refusal))? {
@@ -298,19 +316,7 @@ impl Ops {
         Ok(RmpeerResponse { taken_over })
     }
 
-    pub(super) async fn leave(&self, request: LeaveRequest) -> Result<LeaveResponse, ApiError> {
-        self.need_ipam()?;
-        let leaving = self.engine.ask_ring(|node, id, now| node.leave(id, now));
-        let result = tokio::time::timeout(request.timeout(), leaving).await.map_err(|_| {
-            ApiError::new(ErrorCode::Deadline, "no other router confirmed in time that it has our addresses")
-        })?;
-        match result.map_err(stopping)?.map_err(|refusal| explain_refusal(&refusal))? {
-            Reply::TakenOver(addresses) => Ok(LeaveResponse { heir: None, addresses }),
-            Reply::Done | Reply::Addresses(_) => Ok(LeaveResponse { heir: None, addresses: 0 }),
-        }
-    }
-
-    fn need_ipam(&self) -> Result<(), ApiError> {
+    pub(super) fn need_ipam(&self) -> Result<(), ApiError> {
         if self.has_ipam {
             Ok(())
         } else {

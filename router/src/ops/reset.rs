@@ -6,14 +6,20 @@
 use weave_api::{ApiError, ErrorCode, LeaveRequest, ResetRequest, ResetResponse};
 use weave_control::Reply as Answer;
 
-use super::{Ops, stopping};
+use super::{Ops, leave::Attempt, stopping};
 
 impl Ops {
-    /// Answers, and lets the router end if it may and the asker is still there to be told.
+    /// Answers, and lets the router end if it may and the asker is still there to be told. Else it goes on as before.
     pub(super) async fn carry_out_reset(&self, request: ResetRequest, reply: Answer<ResetResponse>) {
-        let result = self.reset(&request).await;
+        let (result, attempt) = match self.reset(&request).await {
+            Ok((answer, attempt)) => (Ok(answer), attempt),
+            Err(error) => (Err(error), None),
+        };
         let may_end = result.is_ok();
         if reply.send(result).is_ok() && may_end {
+            if let Some(attempt) = attempt {
+                attempt.keep();
+            }
             self.ending.notify_one();
         }
     }
@@ -23,10 +29,10 @@ impl Ops {
         self.ending.notified().await;
     }
 
-    async fn reset(&self, request: &ResetRequest) -> Result<ResetResponse, ApiError> {
-        let abandoned = match self.hand_over(request.timeout_s).await {
-            Ok(()) => None,
-            Err(error) if request.force => Some(error.message),
+    async fn reset(&self, request: &ResetRequest) -> Result<(ResetResponse, Option<Attempt>), ApiError> {
+        let (abandoned, attempt) = match self.hand_over(request.timeout_s).await {
+            Ok(attempt) => (None, attempt),
+            Err(error) if request.force => (Some(error.message), None),
             Err(error) => {
                 let message = format!("no other router has taken our addresses over: {}", error.message);
                 let hint = format!(
@@ -36,19 +42,16 @@ impl Ops {
                 return Err(ApiError::new(ErrorCode::Conflict, message).with_hint(hint));
             }
         };
-        Ok(ResetResponse {
-            abandoned,
-            db_prefix: self.subject.db_prefix.clone(),
-            bridge: self.bridge.clone(),
-        })
+        let (db_prefix, bridge) = (self.subject.db_prefix.clone(), self.bridge.clone());
+        Ok((ResetResponse { abandoned, db_prefix, bridge }, attempt))
     }
 
     /// Gives all our addresses to another router. With nobody else in the mesh there is nobody to miss them.
-    async fn hand_over(&self, timeout_s: Option<u64>) -> Result<(), ApiError> {
+    async fn hand_over(&self, timeout_s: Option<u64>) -> Result<Option<Attempt>, ApiError> {
         if !self.has_ipam || self.is_alone().await? {
-            return Ok(());
+            return Ok(None);
         }
-        self.leave(LeaveRequest { timeout_s }).await.map(drop)
+        self.leave(&LeaveRequest { timeout_s }).await.map(|(_, attempt)| Some(attempt))
     }
 
     async fn is_alone(&self) -> Result<bool, ApiError> {

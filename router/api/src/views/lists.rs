@@ -141,7 +141,7 @@ fn up(link: &ConnectionReport) -> String {
 }
 
 /// In the two largest units: `12s`, `3m5s`, `1h2m`, `4d7h`.
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3_600 => format!("{}m{}s", seconds / 60, seconds % 60),

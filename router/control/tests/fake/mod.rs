@@ -14,9 +14,10 @@ use tokio::sync::mpsc;
 use weave_api::{
     AddressesResponse, ApiError, AttachResponse, ContainerReport, DataPlaneReport, Diagnosis, DnsEntry,
     DnsLookupResponse, DnsReport, DnsResponse, EndpointListResponse, EndpointRemoveResponse, ErrorCode,
-    InspectResponse, IpamReport, LeaveResponse, ListResponse, MadeInterface, NetworkResponse, OwnerReport,
-    PrimeResponse, PsResponse, ReadyResponse, Report, ResetResponse, RmpeerResponse, RouterReport,
-    StationTrace, TakenOver, TargetsResponse, TraceResponse,
+    InspectResponse, IpamReport, LeaveResponse, ListResponse, LogLevelResponse, MadeInterface,
+    NetworkResponse, OwnerReport, PrimeResponse, PsResponse, ReadyResponse, RepairResponse, Report,
+    ResetResponse, RingMeeting, RingSide, RmpeerResponse, RouterReport, StationTrace, TakenOver,
+    TargetsResponse, TraceResponse,
 };
 use weave_control::{Command, Reply};
 use weave_model::{AddressSpec, ContainerId, Interface, Mac, PeerName};
@@ -174,6 +175,11 @@ impl Engine {
             }
             Command::Leave(_, reply) => say(reply, Ok(LeaveResponse { heir: None, addresses: 0 })),
             Command::Reset(request, reply) => say(reply, reset(request.force)),
+            Command::LogLevel(request, reply) => {
+                let level = request.level.unwrap_or_else(|| "info".to_owned());
+                say(reply, Ok(LogLevelResponse { level }));
+            }
+            Command::Repair(request, reply) => say(reply, Ok(repair(&state, request.confirm))),
             Command::Trace(request, reply) => say(reply, Ok(trace(&state, request.target))),
             Command::Doctor(_, reply) => say(reply, Ok(state.diagnosis.clone())),
             Command::EndpointCreate(_, reply) => say(reply, Err(no_endpoints())),
@@ -216,6 +222,16 @@ impl Engine {
 
 fn no_endpoints() -> ApiError {
     ApiError::new(ErrorCode::NotFound, "there are no endpoints here")
+}
+
+/// A ring that has met another, while there are addresses.
+fn repair(state: &State, done: bool) -> RepairResponse {
+    if state.addresses.is_empty() {
+        return RepairResponse { done, ..RepairResponse::default() };
+    }
+    let side = |last| RingSide { peers: vec![PeerName([2, 0, 0, 0, 0, last])], seeds: vec![], used: true };
+    let meeting = Some(RingMeeting { ours: side(1), theirs: side(2), gives_way: true });
+    RepairResponse { done, meeting, ..RepairResponse::default() }
 }
 
 fn reset(force: bool) -> Result<ResetResponse, ApiError> {
