@@ -85,7 +85,17 @@ pub(super) async fn follow(kind: Kind, client: Client, mailbox: Arc<Mailbox>) {
                     }
                     continue;
                 }
-                Ok(Some(Err(error))) => (format!("{error:#}"), is_too_old(&error)),
+                Ok(Some(Err(error))) if is_too_old(&error) => {
+                    tracing::info!(
+                        kind = kind.plural(),
+                        "the API server has forgotten what we knew: listing anew"
+                    );
+                    // It answers, so this is no reason to wait for long.
+                    pauses.restart();
+                    sleep(pauses.next(mailbox.seed())).await;
+                    break;
+                }
+                Ok(Some(Err(error))) => (format!("{error:#}"), false),
                 Ok(None) => ("the stream ended".to_owned(), true),
                 Err(_elapsed) => (format!("no answer within {PAGE_WITHIN:?}"), true),
             };
@@ -100,7 +110,16 @@ pub(super) async fn follow(kind: Kind, client: Client, mailbox: Arc<Mailbox>) {
 
 /// Whether the server has forgotten the version to go on from, and everything has to be listed again.
 fn is_too_old(error: &Error) -> bool {
-    matches!(error, Error::WatchStartFailed(ClientError::Api(status)) if status.code == 410)
+    const GONE: u16 = 410;
+    match error {
+        Error::WatchError(status) => status.code == GONE,
+        Error::WatchStartFailed(ClientError::Api(status))
+        | Error::InitialListFailed(ClientError::Api(status)) => status.code == GONE,
+        Error::WatchStartFailed(_)
+        | Error::InitialListFailed(_)
+        | Error::WatchFailed(_)
+        | Error::NoResourceVersion => false,
+    }
 }
 
 fn take_in(

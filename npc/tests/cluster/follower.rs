@@ -19,8 +19,8 @@ use weave_policy::{Compiler, Facts, Flow, Protocol, Scope, Traffic, World};
 
 use crate::server::Server;
 
-/// How long anything may take: the pauses after failures included, and other tests on the machine.
-const PATIENCE: Duration = Duration::from_secs(40);
+/// How long anything may take: the longest pause after failures included, and other tests on the machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A directory of its own, gone with this.
 pub(crate) struct Directory(pub(crate) PathBuf);
