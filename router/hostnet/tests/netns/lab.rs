@@ -85,6 +85,11 @@ impl Container {
         NetnsRef::Pid(self.process.id())
     }
 
+    /// The process that is the container.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// A command prefix that runs a program inside.
     pub(crate) fn enter(&self) -> String {
         format!("nsenter --net=/proc/{}/ns/net ", self.process.id())

@@ -7,6 +7,7 @@
 
 mod attach;
 mod bridge;
+mod endpoint;
 mod fdb;
 mod heartbeat;
 mod host;
