@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -129,6 +130,10 @@ impl Install {
     }
 
     fn settings(&self, installed: &mut Installed) {
+        if !self.proc_sys.join("net/bridge").exists() {
+            // Where there is no modprobe, or no such module, the warning below says what is missing.
+            let _tried = Command::new("modprobe").arg("br_netfilter").stderr(Stdio::null()).status();
+        }
         for (name, value) in SYSCTLS {
             let path = self.proc_sys.join(name);
             match fs::read_to_string(&path) {

@@ -25,7 +25,13 @@ enum Command {
     /// Start the router and follow the cluster until it ends
     Run(Settings),
     /// Exit with 0 when the router is ready to serve pods
-    Probe(Settings),
+    Probe {
+        /// Whether it answers is enough
+        #[arg(long)]
+        alive: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
 }
 
 fn main() -> ExitCode {
@@ -49,6 +55,8 @@ fn serve(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Run(settings) => runtime.block_on(run::run(settings)),
-        Command::Probe(settings) => runtime.block_on(run::probe(&settings)).map(|()| ExitCode::SUCCESS),
+        Command::Probe { alive, settings } => {
+            runtime.block_on(run::probe(&settings, alive)).map(|()| ExitCode::SUCCESS)
+        }
     }
 }

@@ -82,14 +82,14 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     ended
 }
 
-/// Whether the router serves pods.
+/// Whether the router serves pods; or only, with `alive`, whether it answers.
 ///
 /// # Errors
 /// When it does not, with the reason.
-pub async fn probe(settings: &Settings) -> anyhow::Result<()> {
+pub async fn probe(settings: &Settings, alive: bool) -> anyhow::Result<()> {
     let network = router_of(settings)?.call(&NetworkRequest {}).await?;
     anyhow::ensure!(
-        !network.exposed.is_empty(),
+        alive || network.ipam_status.is_none() || !network.exposed.is_empty(),
         "the host has no address yet: address allocation is {}",
         network.ipam_status.as_deref().unwrap_or("switched off")
     );
