@@ -1,6 +1,6 @@
 //! The API server: every call that this program makes. The roles in `manifests/` allow exactly these.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use k8s_openapi::api::{
@@ -10,6 +10,7 @@ use k8s_openapi::api::{
 use kube::{
     Api, Client, Error,
     api::{ListParams, PartialObjectMeta, Patch, PatchParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::json;
 
@@ -62,6 +63,19 @@ impl Cluster {
     pub fn from_inside(namespace: &str) -> anyhow::Result<Self> {
         let mut config = kube::Config::incluster().context("this is not a pod with a service account")?;
         // Whoever asks waits and tries again by himself, and says so.
+        config.default_retry = false;
+        Self::with(config, namespace)
+    }
+
+    /// As a file says.
+    ///
+    /// # Errors
+    /// When it cannot be read, or makes no sense.
+    pub async fn from_file(path: &Path, namespace: &str) -> anyhow::Result<Self> {
+        let file = Kubeconfig::read_from(path)
+            .with_context(|| format!("cannot read kubeconfig {}", path.display()))?;
+        let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+        let mut config = config.with_context(|| format!("cannot use kubeconfig {}", path.display()))?;
         config.default_retry = false;
         Self::with(config, namespace)
     }

@@ -19,10 +19,10 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, kill_process};
 use tokio::{
     process::{Child, Command},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::Notify,
     time::{sleep, timeout},
 };
@@ -37,9 +37,6 @@ use crate::{
     roster::{Member, Roster},
     settings::WITHOUT_MEANING,
 };
-
-/// How long the API server is asked for the nodes at the start, before the list of the last time is used.
-const START_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The pause after which what failed is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -72,12 +69,17 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
             tracing::info!("{variable} is not needed: {why}");
         }
     }
+    // From the first moment: process 1 of a container is deaf to what it has not asked to hear.
+    let mut signals = Signals::new()?;
     let here = Arc::new(Here::find(settings).await?);
-    let nodes = here.nodes_at_start().await?;
+    let nodes = tokio::select! {
+        nodes = here.nodes_at_start() => nodes?,
+        () = signals.told_to_end() => return Ok(ExitCode::SUCCESS),
+    };
     here.register().await;
     let mut child = here.start(&nodes)?;
     let follower = tokio::spawn(Arc::clone(&here).follow());
-    let ended = wait(&mut child).await;
+    let ended = wait(&mut child, &mut signals).await;
     follower.abort();
     ended
 }
@@ -112,7 +114,10 @@ impl Here {
         anyhow::ensure!(output.status.success(), "{} does not say its name", settings.weaver.display());
         let peer_name = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         let own = Member { peer_name, node_name: settings.node()?.to_owned() };
-        let cluster = Cluster::from_inside(&settings.namespace)?;
+        let cluster = match &settings.kubeconfig {
+            Some(file) => Cluster::from_file(file, &settings.namespace).await?,
+            None => Cluster::from_inside(&settings.namespace)?,
+        };
         let cache = Cache::new(settings.beside_store("-nodes.json"));
         let router = router_of(&settings)?;
         Ok(Self { settings, own, cache, router, cluster })
@@ -129,7 +134,8 @@ impl Here {
                 sleep(AGAIN).await;
             }
         };
-        if let Ok(nodes) = timeout(START_PATIENCE, asking).await {
+        let patience = Duration::from_secs(self.settings.api_patience);
+        if let Ok(nodes) = timeout(patience, asking).await {
             self.cache.write(&nodes)?;
             return Ok(nodes);
         }
@@ -313,24 +319,41 @@ fn is_news(
     }
 }
 
-/// Waits for the router's end, and passes on what we are told.
-async fn wait(child: &mut Child) -> anyhow::Result<ExitCode> {
-    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+/// What ends us.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let of = |kind| signal(kind).context("cannot listen to signals");
+        Ok(Self { terminate: of(SignalKind::terminate())?, interrupt: of(SignalKind::interrupt())? })
+    }
+
+    async fn told_to_end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Waits for the router's end, and passes on that it shall.
+async fn wait(child: &mut Child, signals: &mut Signals) -> anyhow::Result<ExitCode> {
     loop {
         tokio::select! {
             status = child.wait() => {
                 let status = status.context("cannot wait for the router")?;
                 tracing::info!(%status, "the router has ended");
-                return Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from));
+                let code = status.code().and_then(|code| u8::try_from(code).ok());
+                return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
             }
-            _ = term.recv() => pass_on(child),
-            _ = interrupt.recv() => pass_on(child),
+            () = signals.told_to_end() => {
+                let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+                // One that has ended meanwhile needs no signal.
+                let _gone = pid.map(|pid| kill_process(pid, rustix::process::Signal::TERM));
+            }
         }
     }
-}
-
-fn pass_on(child: &Child) {
-    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    // One that has ended meanwhile needs no signal.
-    let _gone = pid.map(|pid| kill_process(pid, Signal::TERM));
 }

@@ -53,6 +53,12 @@ pub struct Settings {
     /// The router's program
     #[arg(long, env = "WEAVER", value_name = "FILE", default_value = "weaver")]
     pub weaver: PathBuf,
+    /// How to reach the API server; by the service account of this pod unless given
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// How long the API server is asked for the nodes at the start, before the list of the last time is used, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    pub api_patience: u64,
     /// Namespace of the ConfigMap and the Lease
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", default_value = "kube-system")]
     pub namespace: String,

@@ -5,6 +5,7 @@
     reason = "a lock that is poisoned, or a test that cannot go on"
 )]
 
+mod node;
 mod ring;
 mod server;
 

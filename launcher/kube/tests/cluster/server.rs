@@ -80,6 +80,15 @@ impl Server {
         server
     }
 
+    /// A kubeconfig for it.
+    pub(crate) fn kubeconfig(&self) -> String {
+        let cluster = json!({ "name": "c", "cluster": { "server": format!("http://{}", self.address) } });
+        let context = json!({ "name": "c", "context": { "cluster": "c", "user": "u" } });
+        json!({ "apiVersion": "v1", "kind": "Config", "clusters": [cluster], "contexts": [context],
+            "users": [{ "name": "u", "user": {} }], "current-context": "c" })
+        .to_string()
+    }
+
     /// A client of one node.
     pub(crate) fn cluster(&self) -> Cluster {
         let mut config = kube::Config::new(format!("http://{}", self.address).parse().unwrap());
