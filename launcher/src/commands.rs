@@ -1,6 +1,7 @@
 //! One function per command.
 
 mod addresses;
+mod docker;
 mod doctor;
 mod documents;
 mod launch;
@@ -41,8 +42,10 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::DnsAdd(dns) => names::add(&context?, dns).await,
         Command::DnsRemove(dns) => names::remove(&context?, dns).await,
         Command::DnsLookup(lookup) => names::lookup(&context?, lookup).await,
+        Command::DnsArgs => names::docker_args(&context?).await,
         Command::Status(view) => status::status(&context?, view.view).await,
         Command::Report => status::report(&context?).await,
+        Command::DockerPlugin(plugin) => docker::plugin(&context?, plugin).await,
         Command::Version => status::version(&context?).await,
     }
 }

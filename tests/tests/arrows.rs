@@ -42,7 +42,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "weave-names",
         ],
     ),
-    ("weave-launcher", &["weave-api", "weave-hostnet"]),
+    ("weave-launcher", &["weave-api", "weave-hostnet", "weave-docker"]),
+    ("weave-docker", &["weave-api"]),
     // A client like any other.
     ("weave-cni", &["weave-api"]),
     ("weave-kube", &["weave-api"]),

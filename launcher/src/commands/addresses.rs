@@ -5,12 +5,13 @@ use weave_model::{ContainerId, Interface};
 
 use crate::{
     args::{Addresses, Attach, Detach, Expose, Ps},
-    commands::{peers::ring_state, words::addresses_and_container},
+    commands::{docker, peers::ring_state, words::addresses_and_container},
     context::{Context, Failure},
 };
 
 pub(super) async fn attach(context: &Context, attach: Attach) -> Result<(), Failure> {
     let (addresses, container) = addresses_and_container(&attach.words, &attach.namespace)?;
+    let container = docker::resolve(context, container).await;
     let id = container.container_id()?;
     let request = AttachRequest {
         container,
@@ -30,6 +31,7 @@ pub(super) async fn attach(context: &Context, attach: Attach) -> Result<(), Fail
 
 pub(super) async fn detach(context: &Context, detach: Detach) -> Result<(), Failure> {
     let (addresses, container) = addresses_and_container(&detach.words, &detach.namespace)?;
+    let container = docker::resolve(context, container).await;
     let answer = context.client.call(&DetachRequest { container, addresses }).await?;
     context.answer(&answer, || line(&answer.addresses))
 }
@@ -52,7 +54,11 @@ pub(super) async fn hide(context: &Context, addresses: Addresses) -> Result<(), 
 }
 
 pub(super) async fn ps(context: &Context, ps: Ps) -> Result<(), Failure> {
-    let answer = context.client.call(&PsRequest { containers: ps.containers }).await?;
+    let mut containers = Vec::new();
+    for container in ps.containers {
+        containers.push(docker::find(context, Some(&container)).await.map_or(container, |found| found.id));
+    }
+    let answer = context.client.call(&PsRequest { containers }).await?;
     context.answer(&answer.containers, || views::containers(&answer.containers))
 }
 

@@ -8,9 +8,11 @@ use axum::{
 };
 use weave_api::{
     AllocateRequest, AttachRequest, ClaimRequest, ConnectRequest, DetachRequest, DnsAddRequest,
-    DnsLookupRequest, DnsRemoveRequest, DoctorRequest, ExposeRequest, ForgetRequest, FreeRequest,
-    HideRequest, InspectRequest, LeaveRequest, ListRequest, LookupRequest, NetworkRequest, PrimeRequest,
-    PsRequest, REPORT_PATH, ReadyRequest, ReleaseRequest, Report, ResetRequest, RmpeerRequest, TraceRequest,
+    DnsLookupRequest, DnsRemoveRequest, DoctorRequest, EndpointCreateRequest, EndpointJoinRequest,
+    EndpointListRequest, EndpointNameRequest, EndpointRemoveRequest, ExposeRequest, ForgetRequest,
+    FreeRequest, HideRequest, InspectRequest, LeaveRequest, ListRequest, LookupRequest, NetworkRequest,
+    PrimeRequest, PsRequest, REPORT_PATH, ReadyRequest, ReleaseRequest, Report, ResetRequest, RmpeerRequest,
+    TraceRequest,
 };
 
 use crate::{body::read_json, command::Dispatch, engine::Engine, refusal::Refusal};
@@ -42,6 +44,11 @@ pub(crate) fn routes() -> Router<Engine> {
     let router = with::<LeaveRequest>(router);
     let router = with::<ResetRequest>(router);
     let router = with::<TraceRequest>(router);
+    let router = with::<EndpointCreateRequest>(router);
+    let router = with::<EndpointJoinRequest>(router);
+    let router = with::<EndpointNameRequest>(router);
+    let router = with::<EndpointRemoveRequest>(router);
+    let router = with::<EndpointListRequest>(router);
     with::<DoctorRequest>(router)
 }
 

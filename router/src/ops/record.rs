@@ -19,6 +19,9 @@ pub(crate) struct Record {
     pub(crate) names: Vec<String>,
     /// Whether the host masquerades for these addresses (`expose` only).
     pub(crate) masquerade: bool,
+    /// What only interfaces have that a container engine moves by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) endpoint: Option<Endpoint>,
     /// Name of the container's end, where it is not the customary one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) interface: Option<String>,
@@ -27,7 +30,19 @@ pub(crate) struct Record {
     pub(crate) max_mtu: Option<u16>,
 }
 
+/// An interface that a container engine takes into a container; the record's container is the engine's endpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Endpoint {
+    /// The container, once the engine has told.
+    pub(crate) container: Option<ContainerId>,
+}
+
 impl Record {
+    /// Who is shown to have the interface, and to whom names belong.
+    pub(crate) fn holder(&self) -> &ContainerId {
+        self.endpoint.as_ref().and_then(|endpoint| endpoint.container.as_ref()).unwrap_or(&self.container)
+    }
+
     /// Name of the container's end.
     pub(crate) fn ifname(&self) -> &str {
         self.interface.as_deref().unwrap_or(names::CONTAINER)

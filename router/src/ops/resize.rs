@@ -47,8 +47,14 @@ impl Ops {
                 continue;
             }
             let netns = NetnsRef::Path(record.netns.clone());
-            let wanted = record.max_mtu.map_or(mtu, |most| most.min(mtu));
-            if let Err(error) = self.host.set_container_mtu(&netns, record.ifname(), wanted.into()).await {
+            let wanted = record.max_mtu.map_or(mtu, |most| most.min(mtu)).into();
+            let resized = if record.endpoint.is_some() {
+                let inside = (!record.netns.as_os_str().is_empty()).then_some(&netns);
+                self.host.set_endpoint_mtu(&record.host_ifname, inside, wanted).await
+            } else {
+                self.host.set_container_mtu(&netns, record.ifname(), wanted).await
+            };
+            if let Err(error) = resized {
                 // One that has just gone is released by the sweep.
                 let (container, error) = (&record.container, format!("{error:#}"));
                 tracing::info!(%container, error, "a container's interface keeps its MTU");

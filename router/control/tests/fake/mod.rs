@@ -13,10 +13,10 @@ use std::{
 use tokio::sync::mpsc;
 use weave_api::{
     AddressesResponse, ApiError, AttachResponse, ContainerReport, DataPlaneReport, Diagnosis, DnsEntry,
-    DnsLookupResponse, DnsReport, DnsResponse, ErrorCode, InspectResponse, IpamReport, LeaveResponse,
-    ListResponse, MadeInterface, NetworkResponse, OwnerReport, PrimeResponse, PsResponse, ReadyResponse,
-    Report, ResetResponse, RmpeerResponse, RouterReport, StationTrace, TakenOver, TargetsResponse,
-    TraceResponse,
+    DnsLookupResponse, DnsReport, DnsResponse, EndpointListResponse, EndpointRemoveResponse, ErrorCode,
+    InspectResponse, IpamReport, LeaveResponse, ListResponse, MadeInterface, NetworkResponse, OwnerReport,
+    PrimeResponse, PsResponse, ReadyResponse, Report, ResetResponse, RmpeerResponse, RouterReport,
+    StationTrace, TakenOver, TargetsResponse, TraceResponse,
 };
 use weave_control::{Command, Reply};
 use weave_model::{AddressSpec, ContainerId, Interface, Mac, PeerName};
@@ -176,6 +176,11 @@ impl Engine {
             Command::Reset(request, reply) => say(reply, reset(request.force)),
             Command::Trace(request, reply) => say(reply, Ok(trace(&state, request.target))),
             Command::Doctor(_, reply) => say(reply, Ok(state.diagnosis.clone())),
+            Command::EndpointCreate(_, reply) => say(reply, Err(no_endpoints())),
+            Command::EndpointJoin(_, reply) => say(reply, Err(no_endpoints())),
+            Command::EndpointName(_, reply) => say(reply, Err(no_endpoints())),
+            Command::EndpointRemove(_, reply) => say(reply, Ok(EndpointRemoveResponse { existed: false })),
+            Command::EndpointList(_, reply) => say(reply, Ok(EndpointListResponse { endpoints: Vec::new() })),
         }
     }
 
@@ -207,6 +212,10 @@ impl Engine {
             state.lock().unwrap().withdrawn.push(container);
         });
     }
+}
+
+fn no_endpoints() -> ApiError {
+    ApiError::new(ErrorCode::NotFound, "there are no endpoints here")
 }
 
 fn reset(force: bool) -> Result<ResetResponse, ApiError> {
