@@ -5,13 +5,15 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
+    clock::{Look, wait_until},
     cni::Plugins,
-    lab::{Host, Lab},
+    lab::{Host, Lab, Process},
     product::Router,
     tool,
 };
@@ -164,5 +166,70 @@ impl<'h> Podman<'h> {
         let address = address.and_then(|net| net.split('/').next()).unwrap_or_default().to_owned();
         ensure!(!address.is_empty(), "{name} has no address: {shown}");
         Ok(address)
+    }
+}
+
+/// containerd on one host, with files of its own. Ended when dropped.
+#[derive(Debug)]
+pub struct Containerd<'h> {
+    host: &'h Host,
+    socket: PathBuf,
+    _process: Process,
+}
+
+impl<'h> Containerd<'h> {
+    /// Starts containerd on this router's host. Its client looks for plugins and networks where everybody does; the
+    /// host's mounts there are its own.
+    ///
+    /// # Errors
+    /// When containerd is not installed, or does not answer.
+    pub fn start(lab: &Lab, router: &Router<'h>, plugins: &Plugins) -> Result<Self> {
+        let host = router.host();
+        let directory = lab.directory().join(format!("containerd-{}", host.name()));
+        fs::create_dir_all(&directory)?;
+        let list = directory.join("10-weave.conflist");
+        fs::write(&list, conflist(router, "1.0.0").to_string())?;
+        let script = directory.join("mounts");
+        let text = format!(
+            "set -e\nmount -n -t tmpfs tmpfs /opt\nmkdir -p /opt/cni/bin\n\
+             cp -a {}/. /opt/cni/bin/\ncp {REFERENCE_PLUGINS}/portmap {REFERENCE_PLUGINS}/loopback /opt/cni/bin/\n\
+             mount -n -t tmpfs tmpfs /etc/cni\nmkdir /etc/cni/net.d\ncp {} /etc/cni/net.d/\n",
+            plugins.directory().display(),
+            list.display(),
+        );
+        fs::write(&script, text)?;
+        host.run(&format!("sh {}", script.display())).context("this test needs /etc/cni and /opt")?;
+        let config = directory.join("config.toml");
+        fs::write(&config, "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n")?;
+        let socket = directory.join("containerd.sock");
+        let mut command = host.command("containerd");
+        command.arg("--config").arg(&config).arg("--address").arg(&socket);
+        command.arg("--root").arg(directory.join("root")).arg("--state").arg(directory.join("state"));
+        let process = host.spawn(command, &format!("containerd-{}", host.name()))?;
+        let containerd = Self { host, socket, _process: process };
+        wait_until("containerd", Duration::from_secs(30), || {
+            let asked = tool::output(containerd.ctr().arg("version"))?;
+            let said = String::from_utf8_lossy(&asked.stderr).into_owned();
+            Ok(Look::when(asked.status.success(), || said))
+        })?;
+        Ok(containerd)
+    }
+
+    /// A command of its client; arguments are to be added.
+    #[must_use]
+    pub fn ctr(&self) -> Command {
+        let mut command = self.host.command("ctr");
+        command.arg("--address").arg(&self.socket);
+        command
+    }
+
+    /// Runs a command in a container with a network by CNI, and returns what it printed.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn run(&self, id: &str, root: &Path, line: &str) -> Result<String> {
+        let mut command = self.ctr();
+        command.args(["run", "--rm", "--cni", "--rootfs"]).arg(root).arg(id).args(line.split_whitespace());
+        tool::run(&mut command)
     }
 }

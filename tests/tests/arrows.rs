@@ -46,6 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("weave-docker", &["weave-api"]),
     // A client like any other.
     ("weave-cni", &["weave-api"]),
+    ("weave-kube", &["weave-api"]),
     ("weave-policy", &[]),
     // Never the mesh: it works beside any network.
     ("weave-npc", &["weave-policy", "weave-hostnet"]),

@@ -5,10 +5,10 @@ use weave_api::{ListRequest, PsRequest};
 use weave_tests::{
     clock::{Look, wait_until},
     cni::{Plugins, play},
-    cni_clients::{Podman, fetch, root_file_system},
+    cni_clients::{Containerd, Podman, fetch, root_file_system},
     lab::Host,
     product::Router,
-    scene::{LIMIT, await_mesh, finish, hosts, lab, routers},
+    scene::{LIMIT, attach, await_mesh, finish, hosts, lab, routers},
 };
 
 /// Who has addresses on this host, besides itself.
@@ -74,6 +74,30 @@ fn podman_runs_containers_on_two_hosts_by_our_plugin() -> Result<()> {
             let links = router.host().run("ip -o link show")?;
             ensure!(!links.contains("vethwe"), "{links}");
         }
+        finish(routers)
+    })
+}
+
+#[test]
+#[ignore = "needs containerd, runc, busybox-static and the reference plugins: run with cargo xtask test --real"]
+fn containerd_runs_a_container_by_our_plugin_and_everything_is_freed() -> Result<()> {
+    play("containerd_runs_a_container_by_our_plugin_and_everything_is_freed", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 2] = hosts(&mut lab)?;
+        let routers = routers(programs, &hosts, &[])?;
+        await_mesh(&routers, 1)?;
+        let far = attach(&routers[1], "c1", "")?;
+        let plugins = Plugins::install(&lab, programs)?;
+        let root = root_file_system(&lab, "root")?;
+        let containerd = Containerd::start(&lab, &routers[0], &plugins)?;
+        for id in ["first", "second"] {
+            let said = containerd.run(id, &root, &format!("/bin/ping -c 3 -W 5 {}", far.address()))?;
+            ensure!(said.contains(" 0% packet loss"), "{said}");
+            await_nobody(&routers[0])?;
+        }
+        let links = hosts[0].run("ip -o link show")?;
+        ensure!(!links.contains("vethwe"), "{links}");
+        drop(containerd);
         finish(routers)
     })
 }

@@ -1,0 +1,62 @@
+//! `weave-kube`: init, run, probe.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::runtime::Builder;
+use weave_kube::{
+    install::Install,
+    run::{self, Settings},
+};
+
+/// Runs a router on a node of Kubernetes.
+#[derive(Debug, Parser)]
+#[command(name = "weave-kube", version)]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install the CNI plugin, its configuration and kernel settings on the host, and exit
+    Init(Install),
+    /// Start the router and follow the cluster until it ends
+    Run(Settings),
+    /// Exit with 0 when the router is ready to serve pods
+    Probe {
+        /// Whether it answers is enough
+        #[arg(long)]
+        alive: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    match serve(Line::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(command: Command) -> anyhow::Result<ExitCode> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    match command {
+        Command::Init(install) => {
+            let installed = install.run()?;
+            installed.changes.iter().for_each(|change| tracing::info!("installed {change}"));
+            installed.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Run(settings) => runtime.block_on(run::run(settings)),
+        Command::Probe { alive, settings } => {
+            runtime.block_on(run::probe(&settings, alive)).map(|()| ExitCode::SUCCESS)
+        }
+    }
+}
