@@ -4,20 +4,23 @@ use axum::{
     Json, Router,
     body::Body,
     extract::State,
+    http::header,
+    response::IntoResponse,
     routing::{get, post},
 };
 use weave_api::{
     AllocateRequest, AttachRequest, ClaimRequest, ConnectRequest, DetachRequest, DnsAddRequest,
     DnsLookupRequest, DnsRemoveRequest, DoctorRequest, ExposeRequest, ForgetRequest, FreeRequest,
-    HideRequest, LeaveRequest, ListRequest, LogLevelRequest, LookupRequest, PrimeRequest, PsRequest,
-    REPORT_PATH, ReadyRequest, RepairRequest, Report, ResetRequest, RmpeerRequest, TraceRequest,
+    HideRequest, LeaveRequest, ListRequest, LogLevelRequest, LookupRequest, OPENAPI, OPENAPI_PATH,
+    PrimeRequest, PsRequest, REPORT_PATH, ReadyRequest, RepairRequest, Report, ResetRequest, RmpeerRequest,
+    TraceRequest,
 };
 
 use crate::{body::read_json, command::Dispatch, engine::Engine, refusal::Refusal};
 
 /// The routes under `/v1/`.
 pub(crate) fn routes() -> Router<Engine> {
-    let router = Router::new().route(REPORT_PATH, get(report));
+    let router = Router::new().route(REPORT_PATH, get(report)).route(OPENAPI_PATH, get(description));
     let router = with::<ReadyRequest>(router);
     let router = with::<ConnectRequest>(router);
     let router = with::<ForgetRequest>(router);
@@ -51,6 +54,11 @@ fn with<C: Dispatch>(router: Router<Engine>) -> Router<Engine> {
 async fn call<C: Dispatch>(State(engine): State<Engine>, body: Body) -> Result<Json<C::Answer>, Refusal> {
     let request: C = read_json(body).await?;
     Ok(Json(engine.call(request).await?))
+}
+
+/// What there is to ask, for programs that generate clients.
+async fn description() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
 }
 
 async fn report(State(engine): State<Engine>) -> Result<Json<Report>, Refusal> {
