@@ -27,6 +27,16 @@ pub(crate) struct Global {
     /// Socket of the control API, if it is not in the run directory.
     #[arg(long, global = true, value_name = "SOCKET", env = "WEAVE_HTTP_ADDR", hide = true)]
     pub(crate) http_addr: Option<String>,
+    /// Where Docker's engine listens, if there is one.
+    #[arg(
+        long,
+        global = true,
+        value_name = "SOCKET",
+        env = "WEAVE_DOCKER_SOCKET",
+        default_value = "/var/run/docker.sock",
+        hide_short_help = true
+    )]
+    pub(crate) docker_socket: PathBuf,
     /// Form of the answer on standard output, and of errors on standard error.
     #[arg(short, long, global = true, value_enum, value_name = "FORM", default_value_t)]
     pub(crate) output: Output,
@@ -110,6 +120,9 @@ pub(crate) enum Command {
     /// Print the addresses of a name.
     #[command(after_help = "Example: weave dns-lookup web")]
     DnsLookup(DnsLookup),
+    /// Print the flags of `docker run` with which a container asks this host's name server.
+    #[command(after_help = "Example: docker run --network weave $(weave dns-args) …")]
+    DnsArgs,
     /// Show what runs and what is wrong.
     #[command(
         after_help = "Examples:\n  weave status connections -o json\n  weave status peers -o wide --watch=5"
@@ -143,6 +156,10 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Ipam,
     },
+    /// Serve Docker's engine on this host: its network driver, and the names of its containers. `weave launch` starts it
+    /// where Docker is.
+    #[command(after_help = "Example: weave docker-plugin --network none")]
+    DockerPlugin(DockerPlugin),
     /// Print the versions of this command and of the running router.
     Version,
     /// Print a script that teaches a shell to complete these commands.
@@ -203,6 +220,28 @@ pub(crate) struct Launch {
     /// The program to start, instead of the `weaver` beside `weave` or in the PATH.
     #[arg(long, env = "WEAVER", hide = true)]
     pub(crate) weaver: Option<PathBuf>,
+}
+
+/// Where Docker looks for network drivers; the file's name is the driver's.
+pub(crate) const PLUGIN_SOCKET: &str = "/run/docker/plugins/weave.sock";
+
+#[derive(Debug, Args)]
+pub(crate) struct DockerPlugin {
+    /// Where Docker looks for the driver; the file's name without `.sock` is the driver's name.
+    #[arg(long, value_name = "SOCKET", default_value = PLUGIN_SOCKET)]
+    pub(crate) plugin_socket: PathBuf,
+    /// Network to make if Docker has none of that name; `none` makes none.
+    #[arg(long, value_name = "NAME", default_value = "weave")]
+    pub(crate) network: String,
+    /// Give this host no address on the network; containers then cannot ask its name server.
+    #[arg(long)]
+    pub(crate) no_expose: bool,
+    /// Name of the bridge that containers are attached to.
+    #[arg(long, default_value = "weave", hide = true)]
+    pub(crate) weave_bridge: String,
+    /// How much to log: error, warn, info, debug, trace.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: String,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! One function per command.
 
 mod addresses;
+mod docker;
 mod doctor;
 mod documents;
 mod ipam;
@@ -48,6 +49,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::DnsLookup(lookup) => names::lookup(&context?, lookup).await,
         Command::Status(status) => status::status(&context?, &status).await,
         Command::Report { format } => status::report(&context?, format.as_deref()).await,
+        Command::DnsArgs => names::docker_args(&context?).await,
+        Command::DockerPlugin(plugin) => docker::plugin(&context?, plugin).await,
         Command::Version => status::version(&context?).await,
     }
 }

@@ -9,6 +9,7 @@ use std::{
 
 use serde::Serialize;
 use weave_api::{ApiError, Client, Exit, Report, socket_path};
+use weave_docker::Engine;
 
 use crate::args::{Global, Output};
 
@@ -83,13 +84,19 @@ impl From<ApiError> for Failure {
 pub(crate) struct Context {
     pub(crate) run_dir: PathBuf,
     pub(crate) client: Client,
+    pub(crate) docker: Engine,
     pub(crate) output: Output,
 }
 
 impl Context {
     pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
         let socket = socket_path(&global.run_dir, global.http_addr.as_deref())?;
-        Ok(Self { run_dir: global.run_dir.clone(), client: Client::new(socket), output: global.output })
+        Ok(Self {
+            run_dir: global.run_dir.clone(),
+            client: Client::new(socket),
+            docker: Engine::new(&global.docker_socket),
+            output: global.output,
+        })
     }
 
     /// Prints an answer: its text as it is, or the value as JSON or YAML.

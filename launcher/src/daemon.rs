@@ -21,21 +21,51 @@ use weave_api::Exit;
 
 use crate::context::Failure;
 
-const LOG: &str = "weaver.log";
-const PID_FILE: &str = "weaver.pid";
+/// A process that we start and find again by its files in the run directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Daemon {
+    /// `weaver`.
+    Router,
+    /// `weave docker-plugin`.
+    DockerPlugin,
+}
 
-/// The router's log as it was when the router was started.
+impl Daemon {
+    const fn pid_file(self) -> &'static str {
+        match self {
+            Self::Router => "weaver.pid",
+            Self::DockerPlugin => "docker-plugin.pid",
+        }
+    }
+
+    const fn log_file(self) -> &'static str {
+        match self {
+            Self::Router => "weaver.log",
+            Self::DockerPlugin => "docker-plugin.log",
+        }
+    }
+
+    /// Forgets that there ever was one.
+    pub(crate) fn remove_files(self, run_dir: &Path) {
+        for file in [self.pid_file(), self.log_file()] {
+            // What was not there need not be removed.
+            let _ = fs::remove_file(run_dir.join(file));
+        }
+    }
+}
+
+/// A log as it was when its process was started.
 pub(crate) struct Log {
     path: PathBuf,
     file: File,
-    /// Where the new router's lines begin.
+    /// Where the new process's lines begin.
     start: u64,
 }
 
 impl Log {
     /// Opens it for appending.
-    pub(crate) fn open(run_dir: &Path) -> io::Result<Self> {
-        let path = run_dir.join(LOG);
+    pub(crate) fn open(daemon: Daemon, run_dir: &Path) -> io::Result<Self> {
+        let path = run_dir.join(daemon.log_file());
         let file = OpenOptions::new().create(true).append(true).mode(0o640).open(&path)?;
         let start = file.metadata()?.len();
         Ok(Self { path, file, start })
@@ -45,7 +75,7 @@ impl Log {
         &self.path
     }
 
-    /// A handle for the router to write to.
+    /// A handle for the process to write to.
     pub(crate) fn handle(&self) -> io::Result<File> {
         self.file.try_clone()
     }
@@ -86,33 +116,33 @@ pub(crate) fn exec_detached(command: &[OsString]) -> Failure {
 
 /// Remembers which process was started, unless that would make us forget one that lives: then ours is about to find
 /// out that it is the second, and to end.
-pub(crate) fn write_pid_file(run_dir: &Path, pid: u32) -> io::Result<()> {
-    if running(run_dir).is_some() {
+pub(crate) fn write_pid_file(daemon: Daemon, run_dir: &Path, pid: u32) -> io::Result<()> {
+    if running(daemon, run_dir).is_some() {
         return Ok(());
     }
-    fs::write(run_dir.join(PID_FILE), format!("{pid}\n"))
+    fs::write(run_dir.join(daemon.pid_file()), format!("{pid}\n"))
 }
 
 /// Forgets the process, unless another has been started meanwhile.
-pub(crate) fn remove_pid_file(run_dir: &Path, pid: u32) {
-    if read_pid(run_dir) == i32::try_from(pid).ok() {
+pub(crate) fn remove_pid_file(daemon: Daemon, run_dir: &Path, pid: u32) {
+    if read_pid(daemon, run_dir) == i32::try_from(pid).ok() {
         // What remains is recognised as stale.
-        let _ = fs::remove_file(run_dir.join(PID_FILE));
+        let _ = fs::remove_file(run_dir.join(daemon.pid_file()));
     }
 }
 
 /// The process that was started for this run directory, if it lives. A number that some other process has been given
 /// since is recognised: that one was not started for this directory.
-pub(crate) fn running(run_dir: &Path) -> Option<i32> {
-    let pid = read_pid(run_dir)?;
+pub(crate) fn running(daemon: Daemon, run_dir: &Path) -> Option<i32> {
+    let pid = read_pid(daemon, run_dir)?;
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let arguments: Vec<_> = arguments.split(|byte| *byte == 0).collect();
     let ours = arguments.windows(2).any(|w| w == [b"--run-dir".as_slice(), run_dir.as_os_str().as_bytes()]);
     ours.then_some(pid)
 }
 
-fn read_pid(run_dir: &Path) -> Option<i32> {
-    fs::read_to_string(run_dir.join(PID_FILE)).ok()?.trim().parse().ok()
+fn read_pid(daemon: Daemon, run_dir: &Path) -> Option<i32> {
+    fs::read_to_string(run_dir.join(daemon.pid_file())).ok()?.trim().parse().ok()
 }
 
 /// A process held by a descriptor, so that its number cannot come to mean another.
@@ -174,13 +204,13 @@ mod tests {
     fn a_pid_file_that_names_a_stranger_is_not_believed() {
         let dir = std::env::temp_dir().join(format!("weave-pid-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
-        assert_eq!(running(&dir), None);
-        write_pid_file(&dir, std::process::id()).unwrap();
-        assert_eq!(running(&dir), None);
-        remove_pid_file(&dir, 1);
-        assert!(dir.join(PID_FILE).exists());
-        remove_pid_file(&dir, std::process::id());
-        assert!(!dir.join(PID_FILE).exists());
+        assert_eq!(running(Daemon::Router, &dir), None);
+        write_pid_file(Daemon::Router, &dir, std::process::id()).unwrap();
+        assert_eq!(running(Daemon::Router, &dir), None);
+        remove_pid_file(Daemon::Router, &dir, 1);
+        assert!(dir.join(Daemon::Router.pid_file()).exists());
+        remove_pid_file(Daemon::Router, &dir, std::process::id());
+        assert!(!dir.join(Daemon::Router.pid_file()).exists());
         fs::remove_dir_all(&dir).unwrap();
     }
 }

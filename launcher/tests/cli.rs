@@ -54,6 +54,7 @@ impl Host {
         for name in ["WEAVE_HTTP_ADDR", "WEAVE_PASSWORD", "WEAVER"] {
             command.env_remove(name);
         }
+        command.env("WEAVE_DOCKER_SOCKET", self.dir.join("no-docker.sock"));
         command.env("WEAVE_RUN_DIR", self.run_dir()).args(line.split_whitespace());
         command
     }

@@ -2,10 +2,11 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use anyhow::bail;
 use clap::{Args as Arguments, Parser, Subcommand};
 use weave_policy::Scope;
 
-use crate::{daemon::Config, program::Multicast};
+use crate::{cluster::Access, daemon::Config, program::Multicast, source::Source};
 
 /// Enforces NetworkPolicy on this host.
 #[derive(Debug, Parser)]
@@ -15,7 +16,7 @@ pub struct Args {
     #[command(subcommand)]
     pub command: Option<Command>,
     #[command(flatten)]
-    run: Option<Run>,
+    run: Run,
     /// Unix socket at which the daemon answers.
     #[arg(long, global = true, default_value = "/run/weave/npc.sock", value_name = "PATH")]
     pub socket: PathBuf,
@@ -41,6 +42,15 @@ pub enum Command {
         /// PORT/PROTOCOL, `icmp`, or the number of another protocol.
         traffic: String,
     },
+    /// Say that a pod is about to be started, before it can send anything: it is isolated from then on. For whoever gives
+    /// pods their addresses, such as a CNI plugin.
+    Expect {
+        /// NAMESPACE/NAME
+        pod: String,
+        /// The addresses that it will have.
+        #[arg(required = true, value_name = "ADDRESS")]
+        addresses: Vec<std::net::IpAddr>,
+    },
     /// Remove the table from the kernel, so that everything passes. Stop the daemon first.
     Reset,
 }
@@ -56,6 +66,10 @@ impl Command {
             Self::Explain { source, destination, traffic } => {
                 Some((format!("explain {source} {destination} {traffic}"), AT_ONCE))
             }
+            Self::Expect { pod, addresses } => {
+                let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                Some((format!("expect {pod} {}", addresses.join(" ")), AT_ONCE))
+            }
             Self::Reset => None,
         }
     }
@@ -63,28 +77,48 @@ impl Command {
 
 #[derive(Debug, Arguments)]
 struct Run {
-    /// Directory with manifests of namespaces, pods and policies (*.yaml, *.yml, *.json).
+    /// Directory with manifests of namespaces, pods and policies (*.yaml, *.yml, *.json), instead of an API server.
     #[arg(long, value_name = "DIR")]
-    policy_dir: PathBuf,
-    /// Isolate only the pods whose `spec.nodeName` is this, or that have none. Without it, all pods are isolated at this
-    /// host.
-    #[arg(long, value_name = "NAME")]
-    node: Option<String>,
+    policy_dir: Option<PathBuf>,
+    /// How to reach the API server. Without it, and without a directory, by the service account of the pod that this
+    /// runs in.
+    #[arg(long, value_name = "FILE", conflicts_with = "policy_dir")]
+    kubeconfig: Option<PathBuf>,
+    /// Isolate only the pods whose `spec.nodeName` is this, or that have none. Without it, which only a directory
+    /// allows, all pods are isolated at this host.
+    #[arg(long, alias = "node", env = "NODE_NAME", value_name = "NAME")]
+    node_name: Option<String>,
+    /// Where metrics are served over HTTP, as ADDRESS:PORT; with PORT 0 nowhere.
+    #[arg(long, alias = "metrics-addr", default_value = "0.0.0.0:6781", value_name = "ADDRESS")]
+    metrics_address: std::net::SocketAddr,
     /// Let multicast pass whatever policies say.
     #[arg(long)]
     allow_mcast: bool,
 }
 
 impl Args {
-    /// The configuration of the daemon, if this is to be it.
-    #[must_use]
-    pub fn into_config(self) -> Option<Config> {
-        let Run { policy_dir, node, allow_mcast } = self.run?;
-        Some(Config {
-            directory: policy_dir,
-            scope: node.map_or(Scope::Everything, Scope::Node),
-            multicast: if allow_mcast { Multicast::Pass } else { Multicast::Judge },
-            socket: self.socket,
-        })
+    /// The configuration of the daemon.
+    ///
+    /// # Errors
+    /// When it is not said whose pods are isolated here.
+    pub fn into_config(self) -> anyhow::Result<Config> {
+        let Run { policy_dir, kubeconfig, node_name, metrics_address, allow_mcast } = self.run;
+        let node = node_name.filter(|name| !name.is_empty());
+        let (source, scope) = match (policy_dir, node) {
+            (Some(directory), node) => {
+                (Source::directory(directory), node.map_or(Scope::Everything, Scope::Node))
+            }
+            (None, Some(node)) => {
+                let access = kubeconfig.map_or(Access::FromInside, Access::File);
+                (Source::cluster(access, node.clone()), Scope::Node(node))
+            }
+            (None, None) => bail!(
+                "say whose pods are isolated here: --node-name NAME, or NODE_NAME in the environment; \
+                 or where the manifests are: --policy-dir DIR"
+            ),
+        };
+        let multicast = if allow_mcast { Multicast::Pass } else { Multicast::Judge };
+        let metrics = (metrics_address.port() != 0).then_some(metrics_address);
+        Ok(Config { source, scope, multicast, socket: self.socket, metrics })
     }
 }

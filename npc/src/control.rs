@@ -16,9 +16,9 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use weave_policy::{Flow, Traffic};
+use weave_policy::{Flow, PodId, Traffic};
 
-use crate::source::Event;
+use crate::{expected, source::Event};
 
 /// The longest question, in bytes.
 const MAX_LINE: u64 = 1024;
@@ -34,8 +34,12 @@ pub enum Request {
     Sync,
     /// How things are.
     Status,
+    /// How things are, for Prometheus.
+    Metrics,
     /// Why a connection may be opened, or not.
     Explain(Flow),
+    /// A pod is about to be started: answered when its addresses are isolated as they have to be.
+    Expect(PodId, Vec<IpAddr>),
 }
 
 impl FromStr for Request {
@@ -46,11 +50,16 @@ impl FromStr for Request {
         match words[..] {
             ["sync"] => Ok(Self::Sync),
             ["status"] => Ok(Self::Status),
+            ["metrics"] => Ok(Self::Metrics),
             ["explain", source, destination, traffic] => Ok(Self::Explain(Flow {
                 source: address(source)?,
                 destination: address(destination)?,
                 traffic: parse_traffic(traffic)?,
             })),
+            ["expect", ref pod_and_addresses @ ..] => {
+                let (pod, addresses) = expected::parse(pod_and_addresses)?;
+                Ok(Self::Expect(pod, addresses))
+            }
             _ => bail!("`{line}` is no request"),
         }
     }
@@ -166,6 +175,9 @@ mod tests {
         let explain = |traffic: &str| format!("explain 10.0.0.1 10.0.0.2 {traffic}").parse::<Request>();
         assert_eq!(explain("80/tcp").unwrap(), Request::Explain(flow(Traffic::To(Protocol::Tcp, 80))));
         assert_eq!(explain("icmp").unwrap(), Request::Explain(flow(Traffic::Other(1))));
+        let expect = Request::Expect(PodId::new("x", "a"), vec!["fd00::1".parse().unwrap()]);
+        assert_eq!("expect x/a fd00::1".parse::<Request>().unwrap(), expect);
+        assert!("expect x/a".parse::<Request>().is_err());
         for nonsense in ["80", "x/tcp", "80/icmp", "70000/tcp", "1000"] {
             assert!(nonsense == "80" || explain(nonsense).is_err(), "{nonsense}");
         }

@@ -1,7 +1,12 @@
 //! The loop: news of the source become changes of the kernel, and the kernel is kept as it should be.
 
+mod answers;
+
 use std::{
+    collections::BTreeMap,
     fs,
+    io::ErrorKind,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread,
@@ -9,15 +14,18 @@ use std::{
 };
 
 use anyhow::Context;
-use weave_hostnet::nft::{Author, Notice, TableWatch};
-use weave_policy::{Compiler, Direction, Flow, Reason, Scope, World};
+use weave_hostnet::nft::{self, Author, Notice, TableWatch};
+use weave_policy::{Change, Compiler, Pod, PodId, Scope, World};
 
 use crate::{
+    blocked::Listener,
     clock, control,
-    control::Request,
+    expected::Expected,
+    explain::blocked_line,
     kernel::Kernel,
-    program::{Multicast, TABLE},
-    source::{Event, Source},
+    program::{self, Multicast, TABLE},
+    source::{Event, Readiness, Source},
+    web,
 };
 
 /// How many events may wait; a source that cannot be heard is looked at anyway.
@@ -32,16 +40,18 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const LISTEN: Duration = Duration::from_secs(60);
 
 /// What the daemon is to do.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Config {
-    /// Directory of manifests.
-    pub directory: PathBuf,
+    /// Where objects come from.
+    pub source: Source,
     /// Whose pods are isolated here.
     pub scope: Scope,
     /// What happens to multicast.
     pub multicast: Multicast,
     /// Where questions are answered.
     pub socket: PathBuf,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// The daemon.
@@ -52,6 +62,24 @@ struct Daemon {
     world: World,
     compiler: Compiler,
     kernel: Kernel,
+    /// Whether what we want is in the kernel, not only what an earlier daemon left there.
+    is_in_force: bool,
+    /// Whether nobody has made our table yet: then isolating is better than waiting.
+    is_bare: bool,
+    /// Whether it was looked for pods of this node when all pods were known.
+    has_looked: bool,
+    /// Pods that were announced, and are not known yet.
+    expected: Expected,
+    /// What the compiler knows of them beyond the world.
+    overlay: BTreeMap<PodId, Pod>,
+    /// Where they are kept for the next start.
+    expected_file: PathBuf,
+    blocked: Listener,
+    /// Times that something failed at first.
+    errors: u64,
+    /// Transactions, and how long the last took.
+    changes: u64,
+    last_change: Duration,
     /// When established connections are to be looked through.
     settle_at: Option<Instant>,
     /// When something that failed is to be tried again.
@@ -66,9 +94,19 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let (sender, events) = sync_channel(QUEUE);
     see_bridged_traffic();
     control::listen(&config.socket, sender.clone())?;
-    let source = Source::directory(config.directory);
+    let expected_file = config.socket.with_extension("expected");
+    let mut source = config.source;
     // First listen, then look: what changes in between is heard.
     source.watch(sender.clone())?;
+    if let Some(address) = config.metrics
+        && let Err(error) = web::serve(address, sender.clone())
+    {
+        tracing::warn!("nobody can scrape metrics: {error:#}");
+    }
+    let blocked = Listener::default();
+    if let Err(error) = blocked.start(sender.clone()) {
+        tracing::warn!("blocked connections are neither logged nor counted: {error:#}");
+    }
     let kernel = Kernel::new(config.multicast)?;
     watch_table(kernel.author(), sender)?;
     let mut daemon = Daemon {
@@ -77,24 +115,60 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         scope: config.scope,
         world: World::default(),
         kernel,
+        is_in_force: false,
+        is_bare: nft::Session::open()?.read(&program::program(config.multicast))?.is_none(),
+        has_looked: false,
+        expected: read_expected(&expected_file),
+        overlay: BTreeMap::new(),
+        blocked,
+        errors: 0,
+        changes: 0,
+        last_change: Duration::ZERO,
+        expected_file,
         settle_at: None,
         retry_at: None,
     };
+    daemon.compiler.handle_change(Change::Policy(Expected::policy()));
     daemon.start()?;
-    tracing::info!(elements = daemon.kernel.facts().len(), "policies are in force");
     daemon.serve(&events);
     Ok(())
 }
 
 impl Daemon {
     /// Everything is known before anything is touched: a table that an earlier daemon left stays in force till then, and
-    /// then only differences are changed.
+    /// then only differences are changed. Where there is none, pods are isolated as soon as it is known who is, before all
+    /// those are known whom they may talk to: closed first, open later.
     fn start(&mut self) -> anyhow::Result<()> {
+        match self.source.readiness() {
+            Readiness::Everything => {}
+            Readiness::Isolation if self.is_bare => {}
+            Readiness::Isolation | Readiness::Missing(_) => return Ok(()),
+        }
         self.take_in()?;
         let delta = self.compiler.poll_delta().unwrap_or_default();
         self.kernel.apply(&delta)?;
+        self.is_in_force = true;
         self.settle_soon();
+        let elements = self.kernel.facts().len();
+        match self.waits_for() {
+            None => tracing::info!(elements, "policies are in force"),
+            Some(_) => tracing::info!(elements, "pods are isolated as they become known"),
+        }
         Ok(())
+    }
+
+    /// A wrong node name would leave everything open without a word.
+    fn look_for_own_pods(&mut self) {
+        if self.has_looked || self.source.readiness() != Readiness::Everything {
+            return;
+        }
+        self.has_looked = true;
+        if let Scope::Node(node) = &self.scope
+            && !self.world.pods.is_empty()
+            && !self.world.pods.values().any(|pod| pod.node == *node)
+        {
+            tracing::warn!(%node, "no pod is on the node of this name: is it the right one?");
+        }
     }
 
     fn serve(&mut self, events: &Receiver<Event>) {
@@ -116,11 +190,16 @@ impl Daemon {
                 let result = self.refresh();
                 self.note("taking news in", result);
             }
+            Event::Table(_) if !self.is_in_force => {}
             Event::Table(notices) => match self.kernel.heed(&notices) {
                 Ok(true) => self.settle_soon(),
                 Ok(false) => {}
                 Err(error) => self.note("mending our table", Err(error)),
             },
+            Event::Blocked(blocked) => {
+                let line = self.with_expected(|world, scope| blocked_line(world, scope, &blocked));
+                tracing::warn!("{line}");
+            }
             Event::Request(request, reply) => {
                 let answer = self.answer(&request);
                 // Nobody may be waiting any more.
@@ -132,7 +211,8 @@ impl Daemon {
     fn handle_timeout(&mut self, now: Instant) {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
-            let result = self.kernel.recover().and_then(|()| self.refresh());
+            let recovered = if self.is_in_force { self.kernel.recover() } else { Ok(()) };
+            let result = recovered.and_then(|()| self.refresh());
             self.note("trying again", result);
         }
         if self.settle_at.is_some_and(|at| at <= now) {
@@ -148,6 +228,7 @@ impl Daemon {
 
     fn note(&mut self, doing: &'static str, result: anyhow::Result<()>) {
         if let Err(error) = result {
+            self.errors += 1;
             tracing::error!("{doing}: {error:#}; trying again");
             self.retry_at = Some(clock::now() + RETRY_AFTER);
         }
@@ -155,10 +236,16 @@ impl Daemon {
 
     /// Brings the kernel up to date with the source.
     fn refresh(&mut self) -> anyhow::Result<()> {
+        if !self.is_in_force {
+            return self.start();
+        }
+        let begun = clock::now();
         self.take_in()?;
         if let Some(delta) = self.compiler.poll_delta() {
             tracing::debug!(remove = delta.remove.len(), add = delta.add.len(), "changing the kernel's sets");
             let result = self.kernel.apply(&delta);
+            self.changes += 1;
+            self.last_change = begun.elapsed();
             self.settle_soon();
             result?;
         }
@@ -170,6 +257,43 @@ impl Daemon {
             self.world.apply(change.clone());
             self.compiler.handle_change(change);
         }
+        self.take_in_expected();
+        self.look_for_own_pods();
+        Ok(())
+    }
+
+    /// Tells the compiler what follows from pods that are expected.
+    fn take_in_expected(&mut self) {
+        if self.expected.forget(&self.world, clock::now()) {
+            self.keep_expected();
+        }
+        let overlay = self.expected.overlay(&self.world);
+        for id in self.overlay.keys().filter(|id| !overlay.contains_key(*id)) {
+            let change =
+                self.world.pods.get(id).cloned().map_or_else(|| Change::PodGone(id.clone()), Change::Pod);
+            self.compiler.handle_change(change);
+        }
+        // All of them, as what the source said in between counts less.
+        overlay.values().for_each(|pod| self.compiler.handle_change(Change::Pod(pod.clone())));
+        self.overlay = overlay;
+    }
+
+    /// Keeps the expected pods for the next start. Without that they would be open after it, until they are known.
+    fn keep_expected(&self) {
+        let draft = self.expected_file.with_extension("draft");
+        let kept =
+            fs::write(&draft, self.expected.to_text()).and_then(|()| fs::rename(&draft, &self.expected_file));
+        if let Err(error) = kept {
+            tracing::warn!(file = %self.expected_file.display(), "cannot keep expected pods: {error}");
+        }
+    }
+
+    fn expect(&mut self, pod: &PodId, addresses: &[IpAddr]) -> anyhow::Result<()> {
+        anyhow::ensure!(self.is_in_force, "{} are not known yet", self.waits_for().unwrap_or_default());
+        self.expected.expect(pod.clone(), addresses.to_vec(), clock::now())?;
+        self.keep_expected();
+        self.refresh()?;
+        anyhow::ensure!(self.retry_at.is_none(), "the kernel is not up to date; see the log");
         Ok(())
     }
 
@@ -178,58 +302,18 @@ impl Daemon {
             self.settle_at = Some(clock::now() + SETTLE_AFTER);
         }
     }
+}
 
-    fn answer(&mut self, request: &Request) -> String {
-        match request {
-            Request::Sync => match self.refresh() {
-                Ok(()) if self.retry_at.is_none() => "in force\n".to_owned(),
-                Ok(()) => "error: the kernel is not up to date; see the log\n".to_owned(),
-                Err(error) => {
-                    let text = format!("error: {error:#}\n");
-                    self.note("taking news in", Err(error));
-                    text
-                }
-            },
-            Request::Status => self.status(),
-            Request::Explain(flow) => self.explain(flow),
+fn read_expected(file: &Path) -> Expected {
+    let read = || Expected::from_text(&fs::read_to_string(file)?, clock::now());
+    read().unwrap_or_else(|error| {
+        let is_first =
+            error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::NotFound);
+        if !is_first {
+            tracing::warn!(file = %file.display(), "cannot read which pods are expected: {error:#}");
         }
-    }
-
-    fn status(&self) -> String {
-        let World { namespaces, pods, policies } = &self.world;
-        let state = if self.retry_at.is_some() { "trying again after an error" } else { "in force" };
-        format!(
-            "state: {state}\nnamespaces: {}\npods: {}\npolicies: {}\nelements: {}\nold connections judged: {}\n",
-            namespaces.len(),
-            pods.len(),
-            policies.len(),
-            self.kernel.facts().len(),
-            if self.kernel.is_judging() { "yes" } else { "no" },
-        )
-    }
-
-    fn explain(&self, flow: &Flow) -> String {
-        let list = |ids: &[weave_policy::PolicyId]| {
-            ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-        };
-        let side = |direction| match self.world.explain(flow, direction, &self.scope) {
-            Reason::NotIsolated => "passes: no policy of this host selects the pod".to_owned(),
-            Reason::AllowedBy(policies) => format!("passes: allowed by {}", list(&policies)),
-            Reason::DeniedBy(policies) => format!("dropped: selected by {}, none allows it", list(&policies)),
-        };
-        let name = |address| {
-            self.world.owner(address).map_or_else(|| "no pod".to_owned(), |pod| format!("pod {}", pod.id))
-        };
-        format!(
-            "from {} ({}): egress {}\nto {} ({}): ingress {}\n",
-            flow.source,
-            name(flow.source),
-            side(Direction::Egress),
-            flow.destination,
-            name(flow.destination),
-            side(Direction::Ingress),
-        )
-    }
+        Expected::default()
+    })
 }
 
 /// Tells of changes to our table by others than `us`, from a thread of its own.

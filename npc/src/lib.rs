@@ -6,12 +6,18 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+pub mod blocked;
 pub mod clock;
+pub mod cluster;
 pub mod control;
 pub mod daemon;
 pub mod directory;
+pub mod expected;
+mod explain;
 pub mod items;
 pub mod kernel;
 pub mod manifest;
+pub mod metrics;
 pub mod program;
 pub mod source;
+pub mod web;

@@ -3,7 +3,6 @@
 
 use std::{io::Write, process::ExitCode};
 
-use anyhow::bail;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 use weave_npc::{
@@ -12,9 +11,12 @@ use weave_npc::{
     kernel::Kernel,
 };
 
+/// What the client of the API server has to say, we say in our own words.
+const LOGGED: &str = "info,kube_client=off,kube_runtime=off";
+
 fn main() -> ExitCode {
     let args = Args::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
@@ -34,9 +36,6 @@ fn run(args: Args) -> anyhow::Result<()> {
             let answer = control::ask(&args.socket, &question, patience)?;
             Ok(std::io::stdout().write_all(answer.as_bytes())?)
         }
-        None => match args.into_config() {
-            Some(config) => daemon::run(config),
-            None => bail!("say where the manifests are: weave-npc --policy-dir DIR"),
-        },
+        None => daemon::run(args.into_config()?),
     }
 }

@@ -35,7 +35,11 @@ pub fn parse(text: &str) -> anyhow::Result<Parsed> {
     Ok(parsed)
 }
 
-fn add(document: Value, parsed: &mut Parsed) -> anyhow::Result<()> {
+/// Reads one object; of a kind that we do not know, nothing.
+///
+/// # Errors
+/// When an object of a kind that we know has another shape.
+pub(crate) fn add(document: Value, parsed: &mut Parsed) -> anyhow::Result<()> {
     let kind = document.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
     let object = match kind.as_str() {
         "Namespace" => Change::Namespace(namespace(serde_json::from_value(document)?)),

@@ -4,7 +4,10 @@ use std::{path::PathBuf, sync::mpsc::SyncSender};
 
 use weave_policy::{Change, World};
 
-use crate::directory::Directory;
+use crate::{
+    cluster::{Access, Cluster, Kind},
+    directory::Directory,
+};
 
 /// What may wake the daemon.
 #[derive(Debug)]
@@ -13,15 +16,30 @@ pub enum Event {
     News,
     /// Somebody changed our table.
     Table(Vec<weave_hostnet::nft::Notice>),
+    /// A connection was blocked that is to be logged.
+    Blocked(crate::blocked::Blocked),
     /// Somebody asks something; the answer goes back by the channel.
     Request(crate::control::Request, SyncSender<String>),
 }
 
-/// A source of objects. A cluster's API server will be the next.
+/// A source of objects.
 #[derive(Debug)]
 pub enum Source {
+    /// An API server.
+    Cluster(Cluster),
     /// Files.
     Directory(Directory),
+}
+
+/// How much a source has told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// Too little to isolate anybody: these are missing.
+    Missing(Vec<Kind>),
+    /// Who is to be isolated, but not yet all whom they may talk to.
+    Isolation,
+    /// Everything, once at least.
+    Everything,
 }
 
 impl Source {
@@ -31,23 +49,54 @@ impl Source {
         Self::Directory(Directory::new(path))
     }
 
+    /// The API server of a cluster, as seen from the node of this name.
+    #[must_use]
+    pub const fn cluster(access: Access, node: String) -> Self {
+        Self::Cluster(Cluster::new(access, node))
+    }
+
     /// Begins to send [`Event::News`] when there is any.
     ///
     /// # Errors
     /// When the source cannot be watched.
-    pub fn watch(&self, events: SyncSender<Event>) -> anyhow::Result<()> {
+    pub fn watch(&mut self, events: SyncSender<Event>) -> anyhow::Result<()> {
         match self {
+            Self::Cluster(cluster) => cluster.watch(events),
             Self::Directory(directory) => directory.watch(events),
         }
     }
 
-    /// What changed since the last call: everything written before the call is taken into account.
+    /// What changed since the last call: everything written to a directory, and everything received from a server,
+    /// before the call is taken into account.
     ///
     /// # Errors
     /// When the source cannot be read at all; what is known of it stays.
     pub fn poll(&mut self, known: &World) -> anyhow::Result<Vec<Change>> {
         match self {
+            Self::Cluster(cluster) => Ok(cluster.poll(known)),
             Self::Directory(directory) => Ok(known.changes_to(&directory.read()?)),
+        }
+    }
+
+    /// How much it has told.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        match self {
+            Self::Directory(_) => Readiness::Everything,
+            Self::Cluster(cluster) => match &cluster.missing()[..] {
+                [] => Readiness::Everything,
+                [Kind::Pods] => Readiness::Isolation,
+                missing => Readiness::Missing(missing.to_vec()),
+            },
+        }
+    }
+
+    /// The kinds of objects of which no news come at present, because the server does not serve us.
+    #[must_use]
+    pub fn troubled(&self) -> Vec<Kind> {
+        match self {
+            Self::Cluster(cluster) => cluster.troubled(),
+            Self::Directory(_) => Vec::new(),
         }
     }
 }

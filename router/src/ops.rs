@@ -5,6 +5,7 @@
 
 mod attach;
 mod commands;
+mod endpoint;
 mod expose;
 mod leave;
 mod record;

@@ -84,7 +84,7 @@ pub(crate) fn build(
 
 pub(crate) fn container(record: &Record) -> ContainerReport {
     ContainerReport {
-        id: record.container.clone(),
+        id: record.holder().clone(),
         mac: Some(record.mac),
         addresses: record.addresses.clone(),
     }

@@ -13,6 +13,7 @@
 
 pub mod accounting;
 pub mod clock;
+pub mod docker;
 pub mod lab;
 pub mod product;
 pub mod rival;

@@ -42,7 +42,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "weave-names",
         ],
     ),
-    ("weave-launcher", &["weave-api", "weave-hostnet"]),
+    ("weave-launcher", &["weave-api", "weave-hostnet", "weave-docker"]),
+    ("weave-docker", &["weave-api"]),
     ("weave-policy", &[]),
     // Never the mesh: it works beside any network.
     ("weave-npc", &["weave-policy", "weave-hostnet"]),

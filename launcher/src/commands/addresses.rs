@@ -5,12 +5,13 @@ use weave_model::{ContainerId, Interface};
 
 use crate::{
     args::{Addresses, Attach, Detach, Expose},
-    commands::{peers::ring_state, words::addresses_and_container},
+    commands::{docker, peers::ring_state, words::addresses_and_container},
     context::{Context, Failure},
 };
 
 pub(super) async fn attach(context: &Context, attach: Attach) -> Result<(), Failure> {
     let (addresses, container) = addresses_and_container(&attach.words, &attach.namespace)?;
+    let container = docker::resolve(context, container).await;
     let id = container.container_id()?;
     let request = AttachRequest {
         container,
@@ -29,6 +30,7 @@ pub(super) async fn attach(context: &Context, attach: Attach) -> Result<(), Fail
 
 pub(super) async fn detach(context: &Context, detach: Detach) -> Result<(), Failure> {
     let (addresses, container) = addresses_and_container(&detach.words, &detach.namespace)?;
+    let container = docker::resolve(context, container).await;
     let answer = context.client.call(&DetachRequest { container, addresses }).await?;
     context.answer(&answer, || line(&answer.addresses))
 }

@@ -1,5 +1,6 @@
 //! Starts a router and sees it through to readiness.
 
+mod docker;
 mod plan;
 
 use std::{
@@ -19,7 +20,7 @@ use crate::{
     args::{Global, Launch, command},
     commands::launch::plan::Plan,
     context::{Context, Failure, print, talk},
-    daemon::{self, Log},
+    daemon::{self, Daemon, Log},
 };
 
 /// How often the young router is looked at while it does not answer.
@@ -52,21 +53,23 @@ pub(super) async fn launch(launch: Launch, global: Global) -> Result<(), Failure
         Failure::new(exit, format!("cannot {what} in {}: {error}", run_dir.display()))
     };
     DirBuilder::new().recursive(true).mode(0o750).create(run_dir).map_err(|e| cannot("keep state", &e))?;
-    let log = Log::open(run_dir).map_err(|e| cannot("write the log", &e))?;
+    let log = Log::open(Daemon::Router, run_dir).map_err(|e| cannot("write the log", &e))?;
     let mut child =
         spawn(&weaver, &plan, context.client.socket(), &log).map_err(|e| cannot("start the router", &e))?;
     let pid = child.id();
-    let remember = || daemon::write_pid_file(run_dir, pid).map_err(|e| cannot("write the pid file", &e));
+    let remember =
+        || daemon::write_pid_file(Daemon::Router, run_dir, pid).map_err(|e| cannot("write the pid file", &e));
     remember()?;
     match wait_until_ready(&context, &mut child, plan.patience, &log).await {
         Ok(ready) => {
             // A second launch at the same moment may have overwritten it, and removed it when it lost.
             remember()?;
+            docker::start(&context, &plan.docker).await;
             announce(&context, &ready)
         }
         Err(failure) => {
             if child.try_wait().is_ok_and(|ended| ended.is_some()) {
-                daemon::remove_pid_file(run_dir, pid);
+                daemon::remove_pid_file(Daemon::Router, run_dir, pid);
             }
             Err(failure)
         }
@@ -95,7 +98,7 @@ async fn refuse_second(context: &Context) -> Result<(), Failure> {
         Err(error) if error.code == ErrorCode::NotRunning => {}
         Err(error) => return Err(error.into()),
     }
-    match daemon::running(&context.run_dir) {
+    match daemon::running(Daemon::Router, &context.run_dir) {
         Some(pid) => Err(Failure::new(
             Exit::Failed,
             format!("weaver is already running: process {pid}, which does not listen at {socket}; {stop}"),

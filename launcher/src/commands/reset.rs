@@ -6,15 +6,17 @@ use weave_api::{ApiError, Exit, Removed, ResetRequest, ResetResponse};
 
 use crate::{
     args::Reset,
-    commands::{launch::beside_us, stop},
+    commands::{docker, launch::beside_us, stop},
     context::{Context, Failure, talk},
-    daemon::{self, Process},
+    daemon::{self, Daemon, Process},
 };
 
 /// How long the router may take to end once it has said that it will; removing many interfaces takes the longest.
 const LAST_BREATH: Duration = Duration::from_secs(60);
 
 pub(super) async fn reset(context: &Context, reset: &Reset) -> Result<(), Failure> {
+    // While driver and router can still answer Docker's questions about it.
+    docker::leave(context).await;
     let farewell = match context.client.router_pid().await {
         Ok(pid) => Some(leave(context, reset, pid).await?),
         Err(error) if error.code.exit() == Exit::NotRunning => {
@@ -29,6 +31,7 @@ pub(super) async fn reset(context: &Context, reset: &Reset) -> Result<(), Failur
         None => (reset.db_prefix.as_path(), None),
     };
     let removed = clean_up(context, db_prefix, bridge)?;
+    docker::end_plugin(context, bridge).await;
     context.answer(&removed, || match (&farewell, removed.interfaces.len(), removed.files.len()) {
         (Some(_), ..) => String::new(),
         (None, 0, 0) => "there was nothing to remove\n".to_owned(),
@@ -61,7 +64,7 @@ async fn leave(context: &Context, reset: &Reset, pid: Option<i32>) -> Result<Res
 
 /// A router that was launched and does not listen knows nothing of a handover: it is ended only by force.
 fn end_the_silent(context: &Context, reset: &Reset, error: ApiError) -> Result<(), Failure> {
-    let Some(pid) = daemon::running(&context.run_dir) else { return Ok(()) };
+    let Some(pid) = daemon::running(Daemon::Router, &context.run_dir) else { return Ok(()) };
     if !reset.force {
         talk(format_args!("weaver (process {pid}) runs and does not answer; `weave reset --force` ends it"));
         return Err(error.into());

@@ -5,6 +5,7 @@ use weave_api::{ApiError, DnsReport, ErrorCode, Exit, IpamReport, PsRequest, Rep
 
 use crate::{
     args::{Output, Ps, Status, View},
+    commands::docker,
     context::{Context, Failure, print, talk},
     template::Template,
     watch,
@@ -51,7 +52,11 @@ async fn show(context: &Context, view: Option<View>) -> Result<(), Failure> {
 }
 
 pub(super) async fn ps(context: &Context, ps: Ps) -> Result<(), Failure> {
-    let request = PsRequest { containers: ps.containers };
+    let mut containers = Vec::new();
+    for container in ps.containers {
+        containers.push(docker::find(context, Some(&container)).await.map_or(container, |found| found.id));
+    }
+    let request = PsRequest { containers };
     let show = || async {
         let answer = context.client.call(&request).await?;
         context.answer(&answer.containers, || match context.output {

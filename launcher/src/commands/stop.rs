@@ -7,7 +7,7 @@ use weave_api::{ApiError, ErrorCode, Exit};
 use crate::{
     args::Stop,
     context::{Context, Failure, talk},
-    daemon::{self, Process},
+    daemon::{self, Daemon, Process},
 };
 
 /// How long the kernel may take to end a killed process.
@@ -43,7 +43,7 @@ pub(super) fn end(context: &Context, pid: i32, patience: Duration, force: bool) 
         }
     }
     if let Ok(pid) = u32::try_from(pid) {
-        daemon::remove_pid_file(&context.run_dir, pid);
+        daemon::remove_pid_file(Daemon::Router, &context.run_dir, pid);
     }
     Ok(())
 }
@@ -56,5 +56,5 @@ async fn find(context: &Context) -> Result<i32, Failure> {
             .with_hint("stop it where it was started"),
         Err(error) => error,
     };
-    daemon::running(&context.run_dir).ok_or_else(|| error.into())
+    daemon::running(Daemon::Router, &context.run_dir).ok_or_else(|| error.into())
 }

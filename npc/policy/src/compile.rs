@@ -14,6 +14,7 @@
 //! pod has to include the blocks that it is in, and a row a verdict with a priority instead of a set; the stages stay.
 
 mod classes;
+mod content;
 mod flush;
 mod peers;
 mod pods;
@@ -33,6 +34,7 @@ use crate::{
     partition::Partition,
 };
 use classes::Classes;
+use content::Lists;
 use peers::Peers;
 use pods::Pods;
 use policies::{Policies, subject};
@@ -88,6 +90,7 @@ pub struct Compiler {
     classes: Classes,
     ranges: Ranges,
     rows: Rows,
+    lists: Lists,
     assigned: BTreeMap<PodNo, Assigned>,
     published: BTreeMap<IpAddr, Assigned>,
     dirty_pods: BTreeSet<PodNo>,
@@ -136,6 +139,7 @@ impl Compiler {
             classes: Classes::default(),
             ranges: Ranges::default(),
             rows: Rows::default(),
+            lists: Lists::default(),
             assigned: BTreeMap::new(),
             published: BTreeMap::new(),
             dirty_pods: BTreeSet::new(),
@@ -210,7 +214,7 @@ impl Compiler {
             return;
         }
         let namespace = self.pods.labels_of(&entry.pod.id.namespace);
-        let terms: BTreeSet<TermId> = self.terms.of_pod(&entry.pod, namespace).collect();
+        let terms: Vec<TermId> = self.terms.of_pod(&entry.pod, namespace).collect();
         self.dirty_addresses.extend(entry.pod.own_addresses());
         self.dirty_pods.insert(number);
         if let Some(entry) = self.pods.entry_mut(number) {
@@ -224,7 +228,7 @@ impl Compiler {
         if entry.pod.own_addresses().is_empty() || !self.scope.contains(&entry.pod.node) {
             return;
         }
-        let policies: BTreeSet<PolicyNo> = self.policies.selecting(&entry.pod).collect();
+        let policies: Vec<PolicyNo> = self.policies.selecting(&entry.pod).collect();
         for policy in &policies {
             self.count_subjects(*policy, 1);
         }
@@ -278,7 +282,7 @@ impl Compiler {
         let after = self.subjects_of(number);
         for pod in after.difference(before) {
             if let Some(entry) = self.pods.entry_mut(*pod) {
-                entry.policies.insert(number);
+                entry.set_policy(number, true);
             }
             self.mark(*pod);
             self.count_subjects(number, 1);
@@ -290,7 +294,7 @@ impl Compiler {
 
     fn unlink(&mut self, number: PolicyNo, pod: PodNo) {
         if let Some(entry) = self.pods.entry_mut(pod) {
-            entry.policies.remove(&number);
+            entry.set_policy(number, false);
         }
         self.mark(pod);
         self.count_subjects(number, -1);
@@ -325,11 +329,12 @@ impl Compiler {
         }
         let mut news = Vec::new();
         let terms = &mut self.terms;
-        let compiled = policies::compile(&entry.policy, |term| {
+        let acquire = |term| {
             let (id, new) = terms.acquire(term);
             news.extend(new.map(|term| (id, term)));
             id
-        });
+        };
+        let compiled = policies::compile(&entry.policy, acquire, &mut self.lists);
         for (id, term) in news {
             self.find_peers(id, &term);
         }
@@ -346,7 +351,7 @@ impl Compiler {
                     if let Some(entry) =
                         self.pods.entry_mut(pod).filter(|e| !e.pod.own_addresses().is_empty())
                     {
-                        entry.terms.insert(id);
+                        entry.set_term(id, true);
                         self.mark(pod);
                     }
                 }
@@ -372,7 +377,7 @@ impl Compiler {
                 Term::Pods(query) => {
                     for pod in self.pods.matching(query) {
                         if let Some(entry) = self.pods.entry_mut(pod) {
-                            entry.terms.remove(&id);
+                            entry.set_term(id, false);
                         }
                         self.mark(pod);
                     }

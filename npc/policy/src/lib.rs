@@ -11,6 +11,7 @@
 mod block;
 mod compile;
 mod fact;
+mod few;
 mod object;
 mod oracle;
 mod partition;

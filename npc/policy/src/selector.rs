@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    sync::Arc,
 };
 
 /// Labels of a pod or namespace.
@@ -12,10 +13,10 @@ pub type Labels = BTreeMap<String, String>;
 /// What a requirement asks of the value of its key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operator {
-    /// The key is there, with one of these values.
-    In(BTreeSet<String>),
-    /// The key is absent, or has none of these values.
-    NotIn(BTreeSet<String>),
+    /// The key is there, with one of these values, which are in order.
+    In(Arc<[String]>),
+    /// The key is absent, or has none of these values, which are in order.
+    NotIn(Arc<[String]>),
     /// The key is there.
     Exists,
     /// The key is absent.
@@ -32,7 +33,8 @@ pub struct Requirement {
 /// Conditions that must all hold. Without any, everything is selected.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Selector {
-    requirements: BTreeSet<Requirement>,
+    /// In order. Shared, as there are many copies of one selector.
+    requirements: Arc<[Requirement]>,
 }
 
 /// A requirement that the API would not have accepted. The object is at fault; nothing was kept of it.
@@ -67,7 +69,7 @@ pub enum InvalidSelector {
 impl Requirement {
     /// The label `key` has exactly this value; an entry of `matchLabels`.
     pub fn equals(key: impl Into<String>, value: impl Into<String>) -> Self {
-        Self { key: key.into(), operator: Operator::In(BTreeSet::from([value.into()])) }
+        Self { key: key.into(), operator: Operator::In(Arc::new([value.into()])) }
     }
 
     /// An entry of `matchExpressions`.
@@ -76,7 +78,8 @@ impl Requirement {
     /// What the API would refuse: an unknown operator, or values where there may be none and the reverse.
     pub fn parse(key: &str, operator: &str, values: &[String]) -> Result<Self, InvalidSelector> {
         let names = || (key.to_owned(), operator.to_owned());
-        let set: BTreeSet<String> = values.iter().cloned().collect();
+        let sorted: BTreeSet<&String> = values.iter().collect();
+        let set: Arc<[String]> = sorted.into_iter().cloned().collect();
         let parsed = match operator {
             "In" => Operator::In(set),
             "NotIn" => Operator::NotIn(set),
@@ -112,8 +115,8 @@ impl Requirement {
     fn matches(&self, labels: &Labels) -> bool {
         let value = labels.get(&self.key);
         match &self.operator {
-            Operator::In(values) => value.is_some_and(|v| values.contains(v)),
-            Operator::NotIn(values) => value.is_none_or(|v| !values.contains(v)),
+            Operator::In(values) => value.is_some_and(|v| values.binary_search(v).is_ok()),
+            Operator::NotIn(values) => value.is_none_or(|v| values.binary_search(v).is_err()),
             Operator::Exists => value.is_some(),
             Operator::DoesNotExist => value.is_none(),
         }
@@ -141,13 +144,14 @@ impl Selector {
 
 impl FromIterator<Requirement> for Selector {
     fn from_iter<I: IntoIterator<Item = Requirement>>(requirements: I) -> Self {
-        Self { requirements: requirements.into_iter().collect() }
+        let sorted: BTreeSet<Requirement> = requirements.into_iter().collect();
+        Self { requirements: sorted.into_iter().collect() }
     }
 }
 
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |values: &BTreeSet<String>| values.iter().cloned().collect::<Vec<_>>().join(",");
+        let list = |values: &[String]| values.join(",");
         match &self.operator {
             Operator::In(values) if values.len() == 1 => write!(f, "{}={}", self.key, list(values)),
             Operator::In(values) => write!(f, "{} in ({})", self.key, list(values)),

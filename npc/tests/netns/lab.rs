@@ -80,13 +80,28 @@ pub(crate) struct Npc(Child);
 impl Npc {
     /// Starts it, and waits until everything is in force.
     pub(crate) fn start(more: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_weave-npc"));
-        command.args(["--policy-dir", MANIFESTS, "--socket", SOCKET]).args(more);
-        let process = Self(command.spawn().unwrap());
-        wait_until("an answering daemon", Duration::from_secs(10), || {
-            control::ask(Path::new(SOCKET), "sync", Duration::from_secs(5)).is_ok()
-        });
+        let process = Self::launch(&[&["--policy-dir", MANIFESTS], more].concat(), &[]);
+        wait_until("an answering daemon", Duration::from_secs(10), || process.is_in_force());
         process
+    }
+
+    /// Starts it, and waits for nothing.
+    pub(crate) fn launch(arguments: &[&str], environment: &[(&str, String)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weave-npc"));
+        command.args(["--socket", SOCKET]).args(arguments).envs(environment.iter().cloned());
+        Self(command.spawn().unwrap())
+    }
+
+    /// Whether everything that it was told is in force.
+    #[allow(clippy::unused_self, reason = "it is about the daemon that runs")]
+    pub(crate) fn is_in_force(&self) -> bool {
+        control::ask(Path::new(SOCKET), "sync", Duration::from_secs(5)).is_ok()
+    }
+
+    /// Whether it answers anything.
+    #[allow(clippy::unused_self, reason = "it is about the daemon that runs")]
+    pub(crate) fn is_answering(&self) -> bool {
+        control::ask(Path::new(SOCKET), "status", Duration::from_secs(5)).is_ok()
     }
 
     /// Waits until all that was written is in the kernel.
@@ -129,6 +144,14 @@ impl Pod {
         let pod = Self::at(IpAddr::from([10, 0, 0, number]), v6);
         write(&format!("pod-{name}.yaml"), &pod.manifest(name));
         pod
+    }
+
+    /// A pod at 10.0.0.NUMBER and fd00::NUMBER of which no manifest says anything.
+    pub(crate) fn unknown(number: u8) -> Self {
+        Self::at(
+            IpAddr::from([10, 0, 0, number]),
+            IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(number)]),
+        )
     }
 
     /// A pod at these addresses.

@@ -3,10 +3,21 @@
 //! Each test runs in user, network and mount namespaces of its own.
 #![allow(clippy::unwrap_used, reason = "in tests a panic is how one fails")]
 
+#[path = "../cluster/authority.rs"]
+#[allow(dead_code, reason = "shared with the tests of the client")]
+mod authority;
+mod blocked;
 #[path = "../../policy/tests/support/cases.rs"]
 mod cases;
+mod cluster;
 mod lab;
 mod measure;
+#[path = "../cluster/objects.rs"]
+#[allow(dead_code, reason = "shared with the tests of the client")]
+mod objects;
+#[path = "../cluster/server.rs"]
+#[allow(dead_code, clippy::unwrap_in_result, reason = "shared with the tests of the client")]
+mod server;
 mod table;
 mod traffic;
 mod upkeep;

@@ -11,6 +11,7 @@ mod call;
 mod client;
 mod container;
 mod doctor;
+mod endpoint;
 mod error;
 mod exit;
 mod log;
@@ -26,6 +27,10 @@ pub use call::{Call, DEFAULT_WAIT, MAX_WAIT, OPENAPI, OPENAPI_PATH, QUICK, REPOR
 pub use client::{Client, socket_path};
 pub use container::ContainerRef;
 pub use doctor::{Diagnosis, DoctorRequest, Finding};
+pub use endpoint::{
+    EndpointCreateRequest, EndpointJoinRequest, EndpointListRequest, EndpointListResponse,
+    EndpointNameRequest, EndpointRemoveRequest, EndpointRemoveResponse, EndpointResponse, LEASE_PREFIX,
+};
 pub use error::{ApiError, ErrorCode};
 pub use exit::Exit;
 pub use log::{LogLevelRequest, LogLevelResponse};

@@ -8,7 +8,11 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 use weave_model::{AddressSpec, ContainerId, Interface, Mac, PeerName, Subnet};
 
-use crate::{Call, ContainerRef, ContainerReport, call::wait};
+use crate::{
+    Call, ContainerRef, ContainerReport, EndpointCreateRequest, EndpointJoinRequest, EndpointListRequest,
+    EndpointListResponse, EndpointNameRequest, EndpointRemoveRequest, EndpointRemoveResponse,
+    EndpointResponse, call::wait,
+};
 
 /// Adds targets; with `replace`, makes these the only ones.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -393,10 +397,15 @@ calls! {
     DnsRemoveRequest => "/v1/dns/remove", DnsResponse;
     DnsLookupRequest => "/v1/dns/lookup", DnsLookupResponse;
     RmpeerRequest => "/v1/rmpeer", RmpeerResponse;
+    EndpointJoinRequest => "/v1/endpoint/join", EndpointResponse;
+    EndpointNameRequest => "/v1/endpoint/name", EndpointResponse;
+    EndpointRemoveRequest => "/v1/endpoint/remove", EndpointRemoveResponse;
+    EndpointListRequest => "/v1/endpoint/list", EndpointListResponse;
 }
 
 calls! { waiting
     AttachRequest => "/v1/attach", AttachResponse;
+    EndpointCreateRequest => "/v1/endpoint/create", EndpointResponse;
     ExposeRequest => "/v1/expose", AddressesResponse;
     AllocateRequest => "/v1/ip/allocate", AddressesResponse;
     ClaimRequest => "/v1/ip/claim", AddressesResponse;

@@ -4,7 +4,9 @@ use tokio::sync::oneshot;
 use weave_api::{
     AddressesResponse, AllocateRequest, ApiError, AttachRequest, AttachResponse, Call, ClaimRequest,
     ConnectRequest, DetachRequest, Diagnosis, DnsAddRequest, DnsLookupRequest, DnsLookupResponse,
-    DnsRemoveRequest, DnsResponse, DoctorRequest, ExposeRequest, ForgetRequest, FreeRequest, HideRequest,
+    DnsRemoveRequest, DnsResponse, DoctorRequest, EndpointCreateRequest, EndpointJoinRequest,
+    EndpointListRequest, EndpointListResponse, EndpointNameRequest, EndpointRemoveRequest,
+    EndpointRemoveResponse, EndpointResponse, ExposeRequest, ForgetRequest, FreeRequest, HideRequest,
     LeaveRequest, LeaveResponse, ListRequest, ListResponse, LogLevelRequest, LogLevelResponse, LookupRequest,
     PrimeRequest, PrimeResponse, PsRequest, PsResponse, ReadyRequest, ReadyResponse, RepairRequest,
     RepairResponse, Report, ResetRequest, ResetResponse, RmpeerRequest, RmpeerResponse, TargetsResponse,
@@ -79,6 +81,16 @@ pub enum Command {
     LogLevel(LogLevelRequest, Reply<LogLevelResponse>),
     /// What is wrong.
     Doctor(DoctorRequest, Reply<Diagnosis>),
+    /// Make an interface that a container engine will take.
+    EndpointCreate(EndpointCreateRequest, Reply<EndpointResponse>),
+    /// It is being taken.
+    EndpointJoin(EndpointJoinRequest, Reply<EndpointResponse>),
+    /// Whose it is.
+    EndpointName(EndpointNameRequest, Reply<EndpointResponse>),
+    /// Remove it.
+    EndpointRemove(EndpointRemoveRequest, Reply<EndpointRemoveResponse>),
+    /// Which there are.
+    EndpointList(EndpointListRequest, Reply<EndpointListResponse>),
 }
 
 /// A request that has a command.
@@ -121,4 +133,9 @@ dispatch! {
     RepairRequest => Repair;
     LogLevelRequest => LogLevel;
     DoctorRequest => Doctor;
+    EndpointCreateRequest => EndpointCreate;
+    EndpointJoinRequest => EndpointJoin;
+    EndpointNameRequest => EndpointName;
+    EndpointRemoveRequest => EndpointRemove;
+    EndpointListRequest => EndpointList;
 }

@@ -10,10 +10,11 @@ use axum::{
 };
 use weave_api::{
     AllocateRequest, AttachRequest, ClaimRequest, ConnectRequest, DetachRequest, DnsAddRequest,
-    DnsLookupRequest, DnsRemoveRequest, DoctorRequest, ExposeRequest, ForgetRequest, FreeRequest,
-    HideRequest, LeaveRequest, ListRequest, LogLevelRequest, LookupRequest, OPENAPI, OPENAPI_PATH,
-    PrimeRequest, PsRequest, REPORT_PATH, ReadyRequest, RepairRequest, Report, ResetRequest, RmpeerRequest,
-    TraceRequest,
+    DnsLookupRequest, DnsRemoveRequest, DoctorRequest, EndpointCreateRequest, EndpointJoinRequest,
+    EndpointListRequest, EndpointNameRequest, EndpointRemoveRequest, ExposeRequest, ForgetRequest,
+    FreeRequest, HideRequest, LeaveRequest, ListRequest, LogLevelRequest, LookupRequest, OPENAPI,
+    OPENAPI_PATH, PrimeRequest, PsRequest, REPORT_PATH, ReadyRequest, RepairRequest, Report, ResetRequest,
+    RmpeerRequest, TraceRequest,
 };
 
 use crate::{body::read_json, command::Dispatch, engine::Engine, refusal::Refusal};
@@ -44,6 +45,11 @@ pub(crate) fn routes() -> Router<Engine> {
     let router = with::<TraceRequest>(router);
     let router = with::<RepairRequest>(router);
     let router = with::<LogLevelRequest>(router);
+    let router = with::<EndpointCreateRequest>(router);
+    let router = with::<EndpointJoinRequest>(router);
+    let router = with::<EndpointNameRequest>(router);
+    let router = with::<EndpointRemoveRequest>(router);
+    let router = with::<EndpointListRequest>(router);
     with::<DoctorRequest>(router)
 }
 

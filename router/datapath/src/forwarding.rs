@@ -42,7 +42,7 @@ impl Forwarding {
         }
     }
 
-    /// Says to the neighbours at the end of which links the kernel copies what our own bridge floods
+    /// Says to the neighbours at the end of which links the kernel copies what our own bridge sends to groups
     /// ([`crate::Plan::flood`]): the sleeve leaves them out. Call it when `broadcast_hops` is filled in.
     ///
     /// Floods that others started still go to all of our children in their trees.
@@ -63,7 +63,10 @@ impl Forwarding {
         match self.peer_by_mac.get(&dst) {
             Some(peer) if *peer == self.local => Verdict::Drop(DropReason::DestinationIsLocal),
             Some(peer) => self.forward(*peer),
-            None => self.flood_from_here(),
+            None => match self.hops(self.local) {
+                [] => Verdict::Drop(DropReason::NoNeighbour),
+                hops => Verdict::FloodUnknown(hops),
+            },
         }
     }
 
@@ -146,9 +149,10 @@ mod tests {
     fn groups_and_unknown_stations_are_flooded_along_our_own_tree() {
         let forwarding = example();
         assert_eq!(forwarding.local_frame(Mac::BROADCAST, mac(1)), Verdict::Flood(&[LinkId(7), LinkId(8)]));
-        assert_eq!(forwarding.local_frame(mac(200), mac(1)), Verdict::Flood(&[LinkId(7), LinkId(8)]));
+        assert_eq!(forwarding.local_frame(mac(200), mac(1)), Verdict::FloodUnknown(&[LinkId(7), LinkId(8)]));
         let alone = Forwarding::new(US);
         assert_eq!(alone.local_frame(Mac::BROADCAST, mac(1)), Verdict::Drop(DropReason::NoNeighbour));
+        assert_eq!(alone.local_frame(mac(200), mac(1)), Verdict::Drop(DropReason::NoNeighbour));
     }
 
     #[test]
@@ -156,7 +160,11 @@ mod tests {
         let mut forwarding = example();
         forwarding.leave_to_kernel(&[LinkId(7), LinkId(99)].into());
         assert_eq!(forwarding.local_frame(Mac::BROADCAST, mac(1)), Verdict::Flood(&[LinkId(8)]));
-        assert_eq!(forwarding.local_frame(mac(200), mac(1)), Verdict::Flood(&[LinkId(8)]));
+        assert_eq!(
+            forwarding.local_frame(mac(200), mac(1)),
+            Verdict::FloodUnknown(&[LinkId(7), LinkId(8)]),
+            "the kernel does not flood these"
+        );
         forwarding.leave_to_kernel(&[LinkId(7), LinkId(8)].into());
         let done = DropReason::KernelServesAll;
         assert_eq!(forwarding.local_frame(Mac::BROADCAST, mac(1)), Verdict::Drop(done));
@@ -267,9 +275,11 @@ mod tests {
                             return at.local == name(to);
                         }
                     }
-                    Verdict::Deliver | Verdict::DeliverAndFlood(_) | Verdict::Flood(_) | Verdict::Drop(_) => {
-                        return false;
-                    }
+                    Verdict::Deliver
+                    | Verdict::DeliverAndFlood(_)
+                    | Verdict::Flood(_)
+                    | Verdict::FloodUnknown(_)
+                    | Verdict::Drop(_) => return false,
                 }
             }
             false
@@ -289,7 +299,10 @@ mod tests {
                         delivered[at] += 1;
                         queue.extend(links.iter().map(|l| (*l, hop_limit - 1)));
                     }
-                    other @ (Verdict::Flood(_) | Verdict::Forward(..) | Verdict::Drop(_)) => {
+                    other @ (Verdict::Flood(_)
+                    | Verdict::FloodUnknown(_)
+                    | Verdict::Forward(..)
+                    | Verdict::Drop(_)) => {
                         panic!("{other:?}")
                     }
                 }

@@ -11,7 +11,7 @@
 //! * A frame for a known MAC goes to the one router that holds it ([`Stations`]), over the route's next link: through the
 //!   kernel if that serves every hop, else through the sleeve.
 //! * A frame for a group or an unknown MAC follows the broadcast tree of the router where it entered the mesh, so
-//!   every router sees it once.
+//!   every router sees it once. How many frames for an unknown MAC do so is limited ([`UnknownStations`]).
 //! * A router on the way keeps source and destination as they are and lowers the hop limit; nothing is ever sent
 //!   back over the link it came from (the caller knows that link and holds this rule).
 #![forbid(unsafe_code)]
@@ -21,6 +21,7 @@ mod heartbeat;
 mod plan;
 mod reason;
 mod stations;
+mod unknown;
 mod verdict;
 
 pub use forwarding::{Forwarding, INITIAL_HOP_LIMIT};
@@ -31,4 +32,5 @@ pub use heartbeat::{
 pub use plan::{Family, MAX_RELAYS, Neighbour, Path, Plan, Port, Tunnel, World, plan};
 pub use reason::DropReason;
 pub use stations::{Station, Stations};
+pub use unknown::UnknownStations;
 pub use verdict::Verdict;

@@ -23,11 +23,13 @@ pub enum DropReason {
     NoRoute,
     /// The source address is a group address, which no station may have.
     SourceIsGroup,
+    /// Nobody knows the destination, and enough frames for it were sent to everybody.
+    UnknownStation,
 }
 
 impl DropReason {
     /// Every reason, in the order of [`DropReason::index`].
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::DestinationIsLocal,
         Self::Backward,
         Self::HopLimit,
@@ -36,6 +38,7 @@ impl DropReason {
         Self::NoNeighbour,
         Self::NoRoute,
         Self::SourceIsGroup,
+        Self::UnknownStation,
     ];
 
     /// Position in [`DropReason::ALL`]: a dense index for counter arrays.
@@ -62,6 +65,7 @@ impl DropReason {
             Self::NoNeighbour => "no_neighbour",
             Self::NoRoute => "no_route",
             Self::SourceIsGroup => "source_is_group",
+            Self::UnknownStation => "unknown_station",
         }
     }
 }

@@ -13,6 +13,8 @@ pub enum Verdict<'a> {
     DeliverAndFlood(&'a [LinkId]),
     /// Send a copy over each link, and nothing locally.
     Flood(&'a [LinkId]),
+    /// The destination is unknown: send a copy over each link, as often as [`crate::UnknownStations`] admits.
+    FloodUnknown(&'a [LinkId]),
     /// Send it over the link, addressed to the peer that holds the destination.
     Forward(LinkId, PeerName),
     /// Throw it away.

@@ -24,6 +24,7 @@ mod bridge;
 mod cgroup;
 mod datapath;
 mod detach;
+mod endpoint;
 mod error;
 mod fdb;
 mod host;
@@ -49,6 +50,7 @@ pub mod tap;
 pub mod udp;
 
 pub use cgroup::pid_of_container;
+pub use endpoint::EndpointSpec;
 pub use error::{HostError, Warning};
 pub use host::Host;
 pub use neighbour::NeighbourDiff;

@@ -32,13 +32,23 @@ const MAX_LEN: usize = 15;
 /// id, so that the same container always has the same name. (Two of 1,000 containers share a name in 1 of 70,000 hosts.)
 #[must_use]
 pub fn host_ifname(id: &str) -> String {
+    format!("{HOST_VETH_PREFIX}pl{}", digits(id))
+}
+
+/// The name of the other end of an endpoint's interface while it waits on the host to be taken into a container.
+#[must_use]
+pub fn waiting_ifname(id: &str) -> String {
+    format!("{HOST_VETH_PREFIX}pg{}", digits(id))
+}
+
+fn digits(id: &str) -> String {
     const DIGITS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
     let hash = fnv1a(id.as_bytes());
     let digits = (0..7).map(|place| {
         let digit = (hash >> (5 * place)) & 31;
         char::from(DIGITS[usize::try_from(digit).unwrap_or(0)])
     });
-    format!("{HOST_VETH_PREFIX}pl{}", digits.collect::<String>())
+    digits.collect()
 }
 
 /// An Ethernet address made from `seed` (a container id, say): the same one each time, locally administered.

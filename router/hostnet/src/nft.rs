@@ -21,6 +21,7 @@ mod encode;
 mod expression;
 mod grace;
 mod load;
+mod nflog;
 mod program;
 mod readback;
 mod ruleset;
@@ -34,6 +35,7 @@ pub use conntrack::TrackedConnection;
 pub use expression::{End, Expressions, Verdict};
 pub use grace::await_packets_under_way;
 pub use load::{ConnectionState, IpFamily, LONGEST_KEY, Register, Way};
+pub use nflog::{Logged, LoggedPacket, PacketLog};
 pub use program::{
     ChainSpec, Field, Hook, Item, Program, Rule, Session, SetChange, SetSpec, Value, is_stale, uninstall,
 };

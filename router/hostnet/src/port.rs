@@ -18,15 +18,17 @@ const TAP_QUEUE_FRAMES: u32 = 1000;
 /// What a port is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
-    /// A way to other hosts.
-    Uplink,
+    /// The sleeve's door.
+    Door,
+    /// A tunnel to other hosts.
+    Tunnel,
     /// The one door of a relay's bridge.
     Relay,
 }
 
 impl Role {
     fn settings(self) -> Vec<InfoBridgePort> {
-        let is_uplink = self == Self::Uplink;
+        let is_uplink = self != Self::Relay;
         let mut settings = vec![
             InfoBridgePort::Learning(false),
             // The bridge never forwards between two uplinks: which frame is passed on is decided elsewhere.
@@ -35,7 +37,8 @@ impl Role {
             InfoBridgePort::NeighSupress(is_uplink),
             // A relay sends back through the port that a frame came from, and only what has an entry.
             InfoBridgePort::HairpinMode(!is_uplink),
-            InfoBridgePort::UnicastFlood(is_uplink),
+            // Frames for stations that nobody knows leave through the door alone, where they are counted and limited.
+            InfoBridgePort::UnicastFlood(self == Self::Door),
             InfoBridgePort::MulticastFlood(is_uplink),
             InfoBridgePort::BroadcastFlood(is_uplink),
         ];
@@ -62,18 +65,18 @@ impl Host {
         self.silence(&link).await?;
         let queue = change(link.index, [LinkAttribute::TxQueueLen(TAP_QUEUE_FRAMES)]);
         self.change_link(queue, format!("setting the length of {name}'s queue")).await?;
-        self.join(&link, bridge, Role::Uplink).await?;
+        self.join(&link, bridge, Role::Door).await?;
         Ok(link.index)
     }
 
     /// Makes a tunnel device ([`ensure_vxlan`](Self::ensure_vxlan)) a port of the bridge, with the settings of the
-    /// TAP's. What leaves through it, and whereto, is told by [`reconcile_ports`](Self::reconcile_ports) and
+    /// TAP's, but not for unknown destinations. What leaves through it, and whereto, is told by [`reconcile_ports`](Self::reconcile_ports) and
     /// [`reconcile_tunnels`](Self::reconcile_tunnels).
     ///
     /// # Errors
     /// [`HostError::NoInterface`]; [`HostError::ForeignInterface`] when it is no VXLAN device.
     pub async fn ensure_uplink_port(&self, link: LinkIndex, bridge: LinkIndex) -> anyhow::Result<()> {
-        self.join_tunnel(link, bridge, Role::Uplink).await
+        self.join_tunnel(link, bridge, Role::Tunnel).await
     }
 
     /// Makes a tunnel device a port of a bridge that passes tunnelled frames on

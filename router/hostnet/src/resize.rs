@@ -47,16 +47,27 @@ impl Host {
 
     async fn resize_ends(&self, inner: &Self, ifname: &str, mtu: u32) -> Result<(), HostError> {
         let Some((link, host_end)) = self.our_interface(inner, ifname).await? else { return Ok(()) };
+        self.resize_pair(&host_end, inner, &link, mtu).await
+    }
+
+    /// The end on this host, and `link`, the other end, in `inner`.
+    pub(crate) async fn resize_pair(
+        &self,
+        host_end: &Link,
+        inner: &Self,
+        link: &Link,
+        mtu: u32,
+    ) -> Result<(), HostError> {
         if mtu < link.mtu {
-            inner.resize(&link, mtu).await?;
-            self.resize(&host_end, mtu).await
+            inner.resize(link, mtu).await?;
+            self.resize(host_end, mtu).await
         } else {
-            self.resize(&host_end, mtu).await?;
-            inner.resize(&link, mtu).await
+            self.resize(host_end, mtu).await?;
+            inner.resize(link, mtu).await
         }
     }
 
-    async fn resize(&self, link: &Link, mtu: u32) -> Result<(), HostError> {
+    pub(crate) async fn resize(&self, link: &Link, mtu: u32) -> Result<(), HostError> {
         if link.mtu == mtu {
             return Ok(());
         }

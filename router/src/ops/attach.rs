@@ -148,6 +148,7 @@ impl Ops {
             addresses: attached.addresses.clone(),
             names,
             masquerade: false,
+            endpoint: None,
         }
     }
 
@@ -186,11 +187,11 @@ impl Ops {
                     record.names.iter().flat_map(|name| addresses.iter().map(move |address| (name, *address)))
                 {
                     // Checked before anything was done; a name that was valid then still is.
-                    if let Err(error) = engine.node.add_name(&record.container, name, address, now) {
+                    if let Err(error) = engine.node.add_name(record.holder(), name, address, now) {
                         tracing::warn!(name, %error, "a name was not registered");
                     }
                 }
-                let attachment = Attachment { container: record.container.clone(), addresses };
+                let attachment = Attachment { container: record.holder().clone(), addresses };
                 engine.node.attach(record.mac, &attachment, now);
             })
             .await

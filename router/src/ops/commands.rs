@@ -15,7 +15,7 @@ use weave_mesh::Target;
 use weave_model::{AddressSpec, ContainerId, PeerName};
 use weave_names::{RemoveFilter, Service};
 
-use super::{Ops, explain_refusal, stopping};
+use super::{Ops, Record, explain_refusal, stopping};
 use crate::{app, identity, report};
 
 impl Ops {
@@ -54,6 +54,11 @@ impl Ops {
             Command::Repair(request, reply) => answer(reply, self.repair(request)).await,
             Command::LogLevel(request, reply) => answer(reply, self.log_level(request)).await,
             Command::Doctor(_, reply) => answer(reply, self.doctor()).await,
+            Command::EndpointCreate(request, reply) => answer(reply, self.endpoint_create(request)).await,
+            Command::EndpointJoin(request, reply) => answer(reply, self.endpoint_join(request)).await,
+            Command::EndpointName(request, reply) => answer(reply, self.endpoint_name(request)).await,
+            Command::EndpointRemove(request, reply) => answer(reply, self.endpoint_remove(request)).await,
+            Command::EndpointList(_, reply) => answer(reply, self.endpoint_list()).await,
         }
     }
 
@@ -215,8 +220,11 @@ impl Ops {
         let container = request.container.clone().unwrap_or_else(ContainerId::external);
         let addresses = match (&request.container, request.addresses.as_slice()) {
             (Some(container), []) => {
-                let held = self.records().get(container).map(|record| record.addresses.clone());
-                held.unwrap_or_default().iter().map(|interface| interface.address()).collect()
+                let is_theirs =
+                    |record: &&Record| record.holder() == container || record.container == *container;
+                let records = self.attached();
+                let held = records.iter().filter(is_theirs).flat_map(|record| &record.addresses);
+                held.map(|interface| interface.address()).collect()
             }
             (_, given) => given.to_vec(),
         };

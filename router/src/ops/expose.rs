@@ -78,6 +78,7 @@ impl Ops {
             addresses,
             names,
             masquerade: !request.without_masquerade,
+            endpoint: None,
         }
     }
 

@@ -18,9 +18,24 @@ pub(crate) struct Record {
     pub(crate) names: Vec<String>,
     /// Whether the host masquerades for these addresses (`expose` only).
     pub(crate) masquerade: bool,
+    /// What only interfaces have that a container engine moves by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) endpoint: Option<Endpoint>,
+}
+
+/// An interface that a container engine takes into a container; the record's container is the engine's endpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Endpoint {
+    /// The container, once the engine has told.
+    pub(crate) container: Option<ContainerId>,
 }
 
 impl Record {
+    /// Who is shown to have the interface, and to whom names belong.
+    pub(crate) fn holder(&self) -> &ContainerId {
+        self.endpoint.as_ref().and_then(|endpoint| endpoint.container.as_ref()).unwrap_or(&self.container)
+    }
+
     pub(crate) fn encode(&self) -> anyhow::Result<Vec<u8>> {
         Ok(serde_json::to_vec(self)?)
     }

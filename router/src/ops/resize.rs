@@ -47,7 +47,13 @@ impl Ops {
                 continue;
             }
             let netns = NetnsRef::Path(record.netns.clone());
-            if let Err(error) = self.host.set_container_mtu(&netns, names::CONTAINER, mtu.into()).await {
+            let resized = if record.endpoint.is_some() {
+                let inside = (!record.netns.as_os_str().is_empty()).then_some(&netns);
+                self.host.set_endpoint_mtu(&record.host_ifname, inside, mtu.into()).await
+            } else {
+                self.host.set_container_mtu(&netns, names::CONTAINER, mtu.into()).await
+            };
+            if let Err(error) = resized {
                 // One that has just gone is released by the sweep.
                 let (container, error) = (&record.container, format!("{error:#}"));
                 tracing::info!(%container, error, "a container's interface keeps its MTU");

@@ -86,12 +86,16 @@ impl Ops {
     }
 
     /// Gives back everything of a container that is gone.
-    async fn release(&self, record: &Record) {
+    pub(super) async fn release(&self, record: &Record) {
         let container = &record.container;
         tracing::info!(%container, addresses = ?record.addresses, "container is gone; its addresses are free");
         let mac = record.mac;
+        // What an engine leased for an endpoint, the engine frees.
+        let going =
+            if record.endpoint.is_some() { self.held(container).await } else { Ok(record.addresses.clone()) };
+        let going = going.unwrap_or_default();
         let withdrawn = async {
-            self.withdraw_names(container, &record.addresses).await?;
+            self.withdraw_names(record.holder(), &record.addresses).await?;
             self.engine.run(move |engine, now| engine.node.detach(mac, now)).await.map_err(stopping)?;
             self.forget_record(container).await
         };
@@ -99,6 +103,6 @@ impl Ops {
             tracing::warn!(%container, %error, "a vanished container was not released");
             return;
         }
-        self.give_back(container, &record.addresses).await;
+        self.give_back(container, &going).await;
     }
 }

@@ -9,7 +9,7 @@
 
 use std::io;
 
-use weave_datapath::{INITIAL_HOP_LIMIT, Verdict};
+use weave_datapath::{DropReason, INITIAL_HOP_LIMIT, Verdict};
 use weave_sleeve::{Envelope, TapFrame};
 
 use crate::plane::Plane;
@@ -69,6 +69,13 @@ impl Plane {
             }
             Verdict::Flood(links) | Verdict::DeliverAndFlood(links) => {
                 self.flood(links, None, &frame, envelope);
+            }
+            Verdict::FloodUnknown(links) => {
+                if self.unknown.admit(frame.destination(), self.now) {
+                    self.flood(links, None, &frame, envelope);
+                } else {
+                    self.tally().drop(DropReason::UnknownStation);
+                }
             }
             Verdict::Drop(reason) => self.tally().drop(reason),
             // The bridge has seen it already.

@@ -189,7 +189,9 @@ impl Plane {
                 self.deliver(slices);
                 self.pass_on(links, record.destination, arrival, record, slices);
             }
-            Verdict::Flood(links) => self.pass_on(links, record.destination, arrival, record, slices),
+            Verdict::Flood(links) | Verdict::FloodUnknown(links) => {
+                self.pass_on(links, record.destination, arrival, record, slices);
+            }
             Verdict::Forward(link, _) if link == arrival => self.tally().drop(DropReason::Backward),
             Verdict::Forward(link, peer) => self.pass_on(&[link], Some(peer), arrival, record, slices),
             Verdict::Drop(reason) => self.tally().drop(reason),

@@ -2,7 +2,7 @@
 
 use std::{io::IoSlice, sync::Arc, time::Instant};
 
-use weave_datapath::{DropReason, Forwarding};
+use weave_datapath::{DropReason, Forwarding, UnknownStations};
 use weave_hostnet::{tap::Tap, udp::Socket};
 use weave_model::LinkId;
 use weave_sleeve::{Discard, Envelope, Reassembler, TapFrame, VNET_LEN};
@@ -31,6 +31,8 @@ pub(crate) struct Plane {
     pub(crate) forwarding: Arc<Forwarding>,
     /// Where frames that go on to other routers are put together; empty until the first one.
     pub(crate) relay: Vec<u8>,
+    /// How often unknown stations were asked for.
+    pub(crate) unknown: UnknownStations,
     pub(crate) now: Instant,
     /// When the next thing is due on any link; `None` inside: nothing. `None` outside: to be found out.
     pub(crate) due: Option<Option<Instant>>,

@@ -1,11 +1,13 @@
 //! The loop of one worker.
 
 use std::{
+    hash::{BuildHasher, RandomState},
     os::fd::AsFd,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use weave_datapath::UnknownStations;
 use weave_hostnet::{poll::wait_readable, tap::Tap, udp::ReceiveBatch, udp::Socket};
 use weave_sleeve::{Joiner, Reassembler};
 
@@ -49,6 +51,7 @@ impl Worker {
             reassembler: Reassembler::new(),
             forwarding,
             relay: Vec::new(),
+            unknown: UnknownStations::new(RandomState::new().hash_one(worker), now),
             now,
             due: None,
         };

@@ -70,6 +70,7 @@ impl World {
                 other @ (Verdict::Deliver
                 | Verdict::DeliverAndFlood(_)
                 | Verdict::Flood(_)
+                | Verdict::FloodUnknown(_)
                 | Verdict::Drop(_)) => {
                     return Err(format!("host {at} does {other:?} with a frame for host {to}"));
                 }
@@ -86,6 +87,7 @@ impl World {
             _ if living.len() == 1 => return Ok(()),
             other @ (Verdict::Deliver
             | Verdict::DeliverAndFlood(_)
+            | Verdict::FloodUnknown(_)
             | Verdict::Forward(..)
             | Verdict::Drop(_)) => {
                 return Err(format!("it does {other:?} with its own broadcast"));
@@ -103,7 +105,10 @@ impl World {
                 Verdict::DeliverAndFlood(links) => {
                     under_way.extend(links.iter().map(|link| (at, *link, hop_limit - 1)));
                 }
-                other @ (Verdict::Flood(_) | Verdict::Forward(..) | Verdict::Drop(_)) => {
+                other @ (Verdict::Flood(_)
+                | Verdict::FloodUnknown(_)
+                | Verdict::Forward(..)
+                | Verdict::Drop(_)) => {
                     return Err(format!("host {at} does {other:?} with a broadcast"));
                 }
             }

@@ -11,7 +11,8 @@ use std::{
 use clap::ValueEnum;
 
 use crate::{
-    args::{Global, Output},
+    args::{Global, Output, PLUGIN_SOCKET},
+    commands::launch::docker,
     context::Failure,
 };
 
@@ -19,6 +20,8 @@ use crate::{
 pub(super) const HELP: &str = "
 Of the flags of launch itself:
       --timeout <SECONDS>  How long to wait until the router is ready [default: 60]
+      --no-plugin          Do not serve Docker's engine, even if there is one
+      --plugin-socket <S>  Where it looks for its driver [default: /run/docker/plugins/weave.sock]
       --password <P>       Handed to the router through WEAVE_PASSWORD; better set that, or use --password-file
 ";
 
@@ -35,6 +38,8 @@ pub(super) struct Plan {
     pub(super) password: Option<OsString>,
     /// How long to wait for readiness.
     pub(super) patience: Duration,
+    /// What is to be done about Docker.
+    pub(super) docker: docker::Plan,
     /// Only help was asked for.
     pub(super) help: bool,
 }
@@ -47,6 +52,12 @@ impl Plan {
             arguments: Vec::new(),
             password: None,
             patience: PATIENCE,
+            docker: docker::Plan {
+                is_wanted: true,
+                engine: global.docker_socket.clone(),
+                plugin: PathBuf::from(PLUGIN_SOCKET),
+                bridge: None,
+            },
             help: false,
         };
         let mut words = VecDeque::from(words);
@@ -63,6 +74,18 @@ impl Plan {
                     plan.global.run_dir = PathBuf::from(value(&mut words, inline, "--run-dir")?);
                 }
                 Some("--timeout") => plan.take_timeout(&value(&mut words, inline, "--timeout")?)?,
+                Some("--no-plugin") => plan.docker.is_wanted = false,
+                Some("--docker-socket") => {
+                    plan.docker.engine = PathBuf::from(value(&mut words, inline, "--docker-socket")?);
+                }
+                Some("--plugin-socket") => {
+                    plan.docker.plugin = PathBuf::from(value(&mut words, inline, "--plugin-socket")?);
+                }
+                Some("--weave-bridge") => {
+                    let bridge = value(&mut words, inline, "--weave-bridge")?;
+                    plan.docker.bridge = Some(bridge.to_string_lossy().into_owned());
+                    plan.arguments.extend(["--weave-bridge".into(), bridge]);
+                }
                 Some("--output" | "-o") => plan.take_output(&value(&mut words, inline, "--output")?)?,
                 Some("--no-restart") => {
                     return Err(Failure::usage(
@@ -132,7 +155,12 @@ mod tests {
     use super::*;
 
     fn plan(line: &str) -> Result<Plan, Failure> {
-        let global = Global { run_dir: "/run/weave".into(), http_addr: None, output: Output::Text };
+        let global = Global {
+            run_dir: "/run/weave".into(),
+            http_addr: None,
+            docker_socket: "/run/docker.sock".into(),
+            output: Output::Text,
+        };
         Plan::new(line.split_whitespace().map(OsString::from).collect(), &global)
     }
 

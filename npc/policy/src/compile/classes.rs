@@ -7,16 +7,9 @@ use std::{
 
 use crate::{
     ClassId, Direction, Protocol,
-    compile::{
-        PodNo, PolicyNo,
-        pods::remove_from,
-        ports::{PortSpec, all_covered},
-        terms::TermId,
-    },
+    compile::{PodNo, PolicyNo, content::Content, ports::all_covered, terms::TermId},
+    few::{Few, members, remove_from},
 };
-
-/// What rules allow: ports by peers.
-pub(super) type Content = BTreeMap<TermId, BTreeSet<PortSpec>>;
 
 /// All that tells one class from another.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,7 +25,7 @@ pub(super) struct ClassKind {
 #[derive(Debug)]
 pub(super) struct Class {
     pub(super) kind: Arc<ClassKind>,
-    pub(super) pods: BTreeSet<PodNo>,
+    pub(super) pods: Few<PodNo>,
     pub(super) content: Content,
 }
 
@@ -42,8 +35,8 @@ pub(super) struct Classes {
     last: u32,
     id_by_kind: BTreeMap<Arc<ClassKind>, ClassId>,
     entries: BTreeMap<ClassId, Class>,
-    ids_by_term: BTreeMap<TermId, BTreeSet<ClassId>>,
-    ids_by_policy: BTreeMap<PolicyNo, BTreeSet<ClassId>>,
+    ids_by_term: BTreeMap<TermId, Few<ClassId>>,
+    ids_by_policy: BTreeMap<PolicyNo, Few<ClassId>>,
     unused: BTreeSet<ClassId>,
 }
 
@@ -62,7 +55,7 @@ impl Classes {
             self.ids_by_policy.entry(*policy).or_default().insert(id);
         }
         self.id_by_kind.insert(kind.clone(), id);
-        let class = Class { kind, pods: BTreeSet::from([pod]), content: Content::new() };
+        let class = Class { kind, pods: Few::One(Some(pod)), content: Content::default() };
         self.entries.insert(id, class);
         (id, true)
     }
@@ -91,7 +84,7 @@ impl Classes {
                     .policies
                     .iter()
                     .for_each(|policy| remove_from(&mut self.ids_by_policy, policy, &id));
-                class.content.keys().for_each(|term| remove_from(&mut self.ids_by_term, term, &id));
+                class.content.terms().for_each(|term| remove_from(&mut self.ids_by_term, &term, &id));
                 gone.insert(id, class);
             }
         }
@@ -103,21 +96,21 @@ impl Classes {
     }
 
     pub(super) fn of_policy(&self, policy: PolicyNo) -> impl Iterator<Item = ClassId> + '_ {
-        self.ids_by_policy.get(&policy).into_iter().flatten().copied()
+        members(&self.ids_by_policy, &policy).copied()
     }
 
     pub(super) fn with_term(&self, term: TermId) -> impl Iterator<Item = ClassId> + '_ {
-        self.ids_by_term.get(&term).into_iter().flatten().copied()
+        members(&self.ids_by_term, &term).copied()
     }
 
     /// Replaces what a class allows, and returns what it allowed.
     pub(super) fn set_content(&mut self, id: ClassId, content: Content) -> Content {
-        let Some(class) = self.entries.get_mut(&id) else { return Content::new() };
-        for term in class.content.keys().filter(|term| !content.contains_key(*term)) {
-            remove_from(&mut self.ids_by_term, term, &id);
+        let Some(class) = self.entries.get_mut(&id) else { return Content::default() };
+        for term in class.content.terms().filter(|term| content.get(*term).is_none()) {
+            remove_from(&mut self.ids_by_term, &term, &id);
         }
-        for term in content.keys() {
-            self.ids_by_term.entry(*term).or_default().insert(id);
+        for term in content.terms() {
+            self.ids_by_term.entry(term).or_default().insert(id);
         }
         std::mem::replace(&mut class.content, content)
     }
@@ -125,6 +118,5 @@ impl Classes {
 
 /// Whether something that `old` allows may be missing in `new`.
 pub(super) fn has_shrunk(old: &Content, new: &Content) -> bool {
-    let nothing = BTreeSet::new();
-    !old.iter().all(|(term, ports)| all_covered(ports, new.get(term).unwrap_or(&nothing)))
+    !old.iter().all(|(term, ports)| all_covered(ports, new.get(term).map_or(&[], |specs| specs)))
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -9,7 +10,8 @@ use crate::{
     ClassId, Delta, Direction, Element, Family, PeerId, Pod,
     compile::{
         Assigned, Compiler, PodNo, RowKey,
-        classes::{ClassKind, Content, has_shrunk},
+        classes::{ClassKind, has_shrunk},
+        content::Content,
         peers::PeerKind,
         ports::PortSpec,
         rows,
@@ -20,7 +22,9 @@ use crate::{
 /// What one flush has found out so far.
 #[derive(Debug, Default)]
 struct Progress {
-    delta: Delta,
+    remove: Vec<Element>,
+    add: Vec<Element>,
+    rejudge: BTreeSet<IpAddr>,
     dirty_rows: BTreeSet<RowKey>,
     /// Classes that may allow less than before.
     shrunk_classes: BTreeSet<ClassId>,
@@ -36,13 +40,14 @@ impl Compiler {
         self.assign_pods(&mut progress);
         self.publish_blocks(&mut progress);
         self.forget_unused(&mut progress);
-        let Progress { delta, dirty_rows, .. } = &mut progress;
-        dirty_rows.extend(self.ranges.publish(&mut delta.remove, &mut delta.add));
+        let Progress { remove, add, dirty_rows, .. } = &mut progress;
+        dirty_rows.extend(self.ranges.publish(remove, add));
         self.publish_rows(&mut progress);
         self.rejudge_shrunk(&mut progress);
         self.publish_addresses(&mut progress);
         self.dirty_policies.clear();
-        progress.delta
+        let Progress { remove, add, rejudge, .. } = progress;
+        Delta { remove: remove.into_iter().collect(), add: add.into_iter().collect(), rejudge }
     }
 
     /// 1. Classes whose policies say something else now.
@@ -58,29 +63,37 @@ impl Compiler {
 
     /// Puts into a class what its policies say. Returns what it said before, and says now.
     fn fill_class(&mut self, id: ClassId, progress: &mut Progress) -> Option<(Content, Content)> {
-        let content = self.content(self.classes.class(id)?.kind.as_ref());
+        let kind = self.classes.class(id)?.kind.clone();
+        let content = self.content(&kind);
         let old = self.classes.set_content(id, content.clone());
-        self.ranges.acquire(content.values().flatten());
-        self.ranges.release(old.values().flatten());
+        self.ranges.acquire(content.ports());
+        self.ranges.release(old.ports());
         progress.dirty_rows.extend(self.rows.of_class(id));
-        for term in content.keys() {
-            if *term == TermId::EVERYBODY {
+        for term in content.terms() {
+            if term == TermId::EVERYBODY {
                 progress.dirty_rows.insert((id, PeerId::EVERYBODY));
             } else {
-                progress.dirty_rows.extend(self.peers.with_term(*term).map(|peer| (id, peer)));
+                progress.dirty_rows.extend(self.peers.with_term(term).map(|peer| (id, peer)));
             }
         }
         Some((old, content))
     }
 
     /// The union of the policies of a class, with the subjects' own port names resolved.
-    fn content(&self, kind: &ClassKind) -> Content {
-        let mut content = Content::new();
+    fn content(&mut self, kind: &ClassKind) -> Content {
         let policies = kind.policies.iter().filter_map(|policy| self.policies.entry(*policy));
-        let compiled = policies.filter_map(|entry| entry.compiled.as_ref()?.content.get(&kind.direction));
-        for (term, specs) in compiled.flatten() {
-            let mut resolved = BTreeSet::new();
-            for spec in specs {
+        let contents: Vec<&Content> =
+            policies.filter_map(|entry| entry.compiled.as_ref()?.content(kind.direction)).collect();
+        let is_resolved = |spec: &PortSpec| kind.direction == Direction::Egress || !spec.is_named();
+        if let [only] = contents[..]
+            && only.ports().all(is_resolved)
+        {
+            return only.clone();
+        }
+        let mut union: BTreeMap<TermId, BTreeSet<PortSpec>> = BTreeMap::new();
+        for (term, specs) in contents.into_iter().flat_map(Content::iter) {
+            let resolved = union.entry(term).or_default();
+            for spec in specs.iter() {
                 match spec {
                     PortSpec::Named(protocol, name) if kind.direction == Direction::Ingress => {
                         let numbers = kind.ports.iter().filter(|(p, n, _)| p == protocol && n == name);
@@ -92,11 +105,8 @@ impl Compiler {
                     }
                 }
             }
-            if !resolved.is_empty() {
-                content.entry(*term).or_default().extend(resolved);
-            }
         }
-        content
+        Content::new(union, &mut self.lists)
     }
 
     /// 2. Peer numbers and classes of pods that changed, or about which something else is asked now.
@@ -139,14 +149,16 @@ impl Compiler {
     }
 
     /// What rules in force can see of a pod.
-    fn peer_kind(&self, pod: &Pod, terms: &BTreeSet<TermId>) -> PeerKind {
+    fn peer_kind(&self, pod: &Pod, terms: &[TermId]) -> PeerKind {
         let numbered = |port: &crate::ContainerPort| {
             self.terms.serving(&port.name, port.protocol).map(|term| (term, port.number))
         };
         let ports: BTreeSet<(TermId, u16)> = pod.ports.iter().filter_map(numbered).collect();
-        let mut terms = terms.clone();
+        let mut terms = terms.to_vec();
         terms.extend(ports.iter().map(|(term, _)| *term));
-        PeerKind { terms: terms.into_iter().collect(), ports: ports.into_iter().collect() }
+        terms.sort_unstable();
+        terms.dedup();
+        PeerKind { terms, ports: ports.into_iter().collect() }
     }
 
     /// Which class a pod of our scope belongs to, if it is isolated.
@@ -156,12 +168,12 @@ impl Compiler {
         let mut ports = BTreeSet::new();
         for policy in &entry.policies {
             let compiled = self.policies.entry(*policy).and_then(|entry| entry.compiled.as_ref());
-            let Some(content) = compiled.and_then(|compiled| compiled.content.get(&direction)) else {
+            let Some(content) = compiled.and_then(|compiled| compiled.content(direction)) else {
                 continue;
             };
             policies.push(*policy);
             if direction == Direction::Ingress {
-                for spec in content.values().flatten() {
+                for spec in content.ports() {
                     if let PortSpec::Named(protocol, name) = spec {
                         let serves =
                             entry.pod.ports.iter().filter(|p| p.protocol == *protocol && p.name == *name);
@@ -214,8 +226,8 @@ impl Compiler {
                 last: family.address(last),
                 peer,
             };
-            progress.delta.remove.extend(old.map(element));
-            progress.delta.add.extend(new.map(element));
+            progress.remove.extend(old.map(element));
+            progress.add.extend(new.map(element));
         }
     }
 
@@ -228,7 +240,7 @@ impl Compiler {
             }
         }
         for (id, class) in self.classes.take_unused() {
-            self.ranges.release(class.content.values().flatten());
+            self.ranges.release(class.content.ports());
             progress.dirty_rows.extend(self.rows.of_class(id));
             progress.old_classes.insert(id, class.kind);
         }
@@ -236,18 +248,18 @@ impl Compiler {
 
     /// 5. What classes may do with peers.
     fn publish_rows(&mut self, progress: &mut Progress) {
-        let Progress { delta, dirty_rows, .. } = progress;
+        let Progress { remove, add, dirty_rows, .. } = progress;
         for key in std::mem::take(dirty_rows) {
-            let specs = rows::specs(key, &self.classes, &self.peers, &self.terms);
-            self.rows.set(key, specs, &mut self.ranges, &mut delta.remove, &mut delta.add);
+            let specs = rows::specs(key, &self.classes, &self.peers, &self.terms, &mut self.lists);
+            self.rows.set(key, specs, &mut self.ranges, &mut self.lists, (&mut *remove, &mut *add));
         }
     }
 
     /// 6. Pods that stay in a class, or are new in it under an old address, while it allows less.
     fn rejudge_shrunk(&self, progress: &mut Progress) {
         let classes = progress.shrunk_classes.iter().filter_map(|class| self.classes.class(*class));
-        let entries = classes.flat_map(|class| &class.pods).filter_map(|pod| self.pods.entry(*pod));
-        progress.delta.rejudge.extend(entries.flat_map(|entry| entry.pod.own_addresses()));
+        let entries = classes.flat_map(|class| class.pods.iter()).filter_map(|pod| self.pods.entry(*pod));
+        progress.rejudge.extend(entries.flat_map(|entry| entry.pod.own_addresses()));
     }
 
     /// 7. The numbers of addresses, and whose connections may have lost their permission by that.
@@ -264,21 +276,20 @@ impl Compiler {
             if old == new {
                 continue;
             }
-            let delta = &mut progress.delta;
             if old.peer != new.peer {
                 let element = |peer| Element::Peer { address, peer };
-                delta.remove.extend(old.peer.map(element));
-                delta.add.extend(new.peer.map(element));
+                progress.remove.extend(old.peer.map(element));
+                progress.add.extend(new.peer.map(element));
             }
             for direction in Direction::ALL {
                 let element = |class| Element::Class { direction, address, class };
                 if old.class(direction) != new.class(direction) {
-                    delta.remove.extend(old.class(direction).map(element));
-                    delta.add.extend(new.class(direction).map(element));
+                    progress.remove.extend(old.class(direction).map(element));
+                    progress.add.extend(new.class(direction).map(element));
                 }
             }
             if self.may_lose(&old, &new, progress) {
-                progress.delta.rejudge.insert(address);
+                progress.rejudge.insert(address);
             }
         }
     }

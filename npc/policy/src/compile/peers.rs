@@ -7,7 +7,8 @@ use std::{
 
 use crate::{
     PeerId,
-    compile::{pods::remove_from, terms::TermId},
+    compile::terms::TermId,
+    few::{Few, members, remove_from},
 };
 
 /// All that the rules in force can see of a peer.
@@ -25,7 +26,7 @@ pub(super) struct Peers {
     last: u32,
     id_by_kind: BTreeMap<Arc<PeerKind>, PeerId>,
     entries: BTreeMap<PeerId, (Arc<PeerKind>, usize)>,
-    ids_by_term: BTreeMap<TermId, BTreeSet<PeerId>>,
+    ids_by_term: BTreeMap<TermId, Few<PeerId>>,
     unused: BTreeSet<PeerId>,
 }
 
@@ -79,6 +80,6 @@ impl Peers {
     }
 
     pub(super) fn with_term(&self, term: TermId) -> impl Iterator<Item = PeerId> + '_ {
-        self.ids_by_term.get(&term).into_iter().flatten().copied()
+        members(&self.ids_by_term, &term).copied()
     }
 }

@@ -1,10 +1,6 @@
 //! All pods and namespaces, and who has which label.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use crate::{
     Labels, Namespace, Operator, Pod, PodId, Protocol, Requirement, Selector,
@@ -13,10 +9,8 @@ use crate::{
         query::{Query, Within},
         terms::TermId,
     },
+    few::{Few, members, remove_from},
 };
-
-/// A pod that says it has an address; the youngest first.
-type Claim = Reverse<(u64, PodId, PodNo)>;
 
 /// The pods.
 #[derive(Debug, Default)]
@@ -25,26 +19,47 @@ pub(super) struct Pods {
     number_by_id: BTreeMap<PodId, PodNo>,
     next: u32,
     namespaces: BTreeMap<String, NamespaceEntry>,
-    namespaces_by_label: LabelIndex<String>,
+    namespaces_by_label: LabelIndex<Arc<str>>,
     pods_by_label: LabelIndex<PodNo>,
-    pods_by_port_name: BTreeMap<(String, Protocol), BTreeSet<PodNo>>,
-    claims_by_address: BTreeMap<IpAddr, BTreeSet<Claim>>,
+    pods_by_port_name: BTreeMap<(String, Protocol), Few<PodNo>>,
+    claims_by_address: BTreeMap<IpAddr, Few<PodNo>>,
 }
 
 /// A pod and what follows from what it is.
 #[derive(Debug)]
 pub(super) struct PodEntry {
     pub(super) pod: Pod,
-    /// Peers of active rules that it is one of.
-    pub(super) terms: BTreeSet<TermId>,
-    /// Policies that select it, if it is in our scope.
-    pub(super) policies: BTreeSet<PolicyNo>,
+    /// Peers of active rules that it is one of, in order.
+    pub(super) terms: Vec<TermId>,
+    /// Policies that select it, if it is in our scope, in order.
+    pub(super) policies: Vec<PolicyNo>,
+}
+
+impl PodEntry {
+    /// Makes it one of the peers that a term means, or not.
+    pub(super) fn set_term(&mut self, term: TermId, is_meant: bool) {
+        set_member(&mut self.terms, term, is_meant);
+    }
+
+    /// Makes it one of the subjects of a policy, or not.
+    pub(super) fn set_policy(&mut self, policy: PolicyNo, is_subject: bool) {
+        set_member(&mut self.policies, policy, is_subject);
+    }
+}
+
+/// Puts a member into a list in order, or takes it out.
+fn set_member<T: Ord>(list: &mut Vec<T>, member: T, is_in: bool) {
+    match (list.binary_search(&member), is_in) {
+        (Ok(at), false) => _ = list.remove(at),
+        (Err(at), true) => list.insert(at, member),
+        _ => {}
+    }
 }
 
 #[derive(Debug, Default)]
 struct NamespaceEntry {
     labels: Option<Labels>,
-    pods: BTreeSet<PodNo>,
+    pods: Few<PodNo>,
 }
 
 impl Pods {
@@ -62,7 +77,8 @@ impl Pods {
 
     /// The pod that has this address: the youngest of those that claim it.
     pub(super) fn owner(&self, address: IpAddr) -> Option<PodNo> {
-        self.claims_by_address.get(&address)?.first().map(|Reverse((_, _, pod))| *pod)
+        let age = |pod: &&PodNo| self.entry(**pod).map(|entry| (entry.pod.created, &entry.pod.id, **pod));
+        members(&self.claims_by_address, &address).max_by_key(age).copied()
     }
 
     /// Labels of a namespace; `None` as long as nobody told us.
@@ -71,26 +87,32 @@ impl Pods {
     }
 
     pub(super) fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = PodNo> + use<> {
-        let pods = self.namespaces.get(namespace).map(|entry| entry.pods.clone());
+        let pods = self.namespaces.get(namespace).map(|entry| entry.pods.iter().copied().collect::<Vec<_>>());
         pods.unwrap_or_default().into_iter()
     }
 
-    pub(super) fn with_port_name(&self, name: &str, protocol: Protocol) -> BTreeSet<PodNo> {
-        self.pods_by_port_name.get(&(name.to_owned(), protocol)).cloned().unwrap_or_default()
+    pub(super) fn with_port_name(&self, name: &str, protocol: Protocol) -> Vec<PodNo> {
+        members(&self.pods_by_port_name, &(name.to_owned(), protocol)).copied().collect()
     }
 
     /// Takes a namespace's labels in, or that it is gone. Returns whether that is news.
     pub(super) fn set_namespace(&mut self, name: &str, namespace: Option<Namespace>) -> bool {
-        let labels = namespace.map(|namespace| namespace.labels().clone());
+        let labels = namespace.map(Namespace::into_labels);
         let entry = self.namespaces.entry(name.to_owned()).or_default();
         if entry.labels == labels {
             self.forget_empty(name);
             return false;
         }
-        let old = std::mem::replace(&mut entry.labels, labels);
-        self.namespaces_by_label.remove(&old.unwrap_or_default(), &name.to_owned());
-        let new = self.namespaces.get(name).and_then(|entry| entry.labels.clone());
-        self.namespaces_by_label.insert(&new.unwrap_or_default(), &name.to_owned());
+        let whose = Arc::<str>::from(name);
+        if let Some(new) = &labels {
+            self.namespaces_by_label.insert(new, &whose);
+        }
+        let old = std::mem::replace(&mut entry.labels, labels).unwrap_or_default();
+        let lost = |key: &String, value: &String| {
+            entry.labels.as_ref().is_none_or(|labels| labels.get(key) != Some(value))
+        };
+        let lost: Labels = old.into_iter().filter(|(key, value)| lost(key, value)).collect();
+        self.namespaces_by_label.remove(&lost, &whose);
         self.forget_empty(name);
         true
     }
@@ -106,10 +128,9 @@ impl Pods {
             self.pods_by_port_name.entry((port.name.clone(), port.protocol)).or_default().insert(number);
         }
         for address in pod.own_addresses() {
-            let claim = Reverse((pod.created, pod.id.clone(), number));
-            self.claims_by_address.entry(*address).or_default().insert(claim);
+            self.claims_by_address.entry(*address).or_default().insert(number);
         }
-        let entry = PodEntry { pod, terms: BTreeSet::new(), policies: BTreeSet::new() };
+        let entry = PodEntry { pod, terms: Vec::new(), policies: Vec::new() };
         self.entries.insert(number, entry);
         number
     }
@@ -129,8 +150,7 @@ impl Pods {
             remove_from(&mut self.pods_by_port_name, &(port.name.clone(), port.protocol), &number);
         }
         for address in pod.own_addresses() {
-            let claim = Reverse((pod.created, pod.id.clone(), number));
-            remove_from(&mut self.claims_by_address, address, &claim);
+            remove_from(&mut self.claims_by_address, address, &number);
         }
         Some(entry)
     }
@@ -151,10 +171,10 @@ impl Pods {
             Within::Namespaces(selector) => {
                 let namespaces = self.namespaces_by_label.holders(selector);
                 let pods = self.pods_by_label.holders(&query.pods);
-                let in_namespaces = |sets: &Vec<&BTreeSet<String>>| -> Vec<PodNo> {
-                    sets.iter().copied().flatten().flat_map(|name| self.in_namespace(name)).collect()
+                let in_namespaces = |sets: &Vec<&Few<Arc<str>>>| -> Vec<PodNo> {
+                    sets.iter().flat_map(|set| set.iter()).flat_map(|name| self.in_namespace(name)).collect()
                 };
-                let all = |sets: &Vec<&BTreeSet<PodNo>>| sets.iter().copied().flatten().copied().collect();
+                let all = |sets: &Vec<&Few<PodNo>>| sets.iter().flat_map(|set| set.iter()).copied().collect();
                 match (namespaces, pods) {
                     (Some(namespaces), Some(pods)) if size(&pods) <= size(&namespaces) => all(&pods),
                     (Some(namespaces), _) => in_namespaces(&namespaces),
@@ -175,7 +195,7 @@ impl Pods {
 /// Who has a label, by key and value.
 #[derive(Debug)]
 struct LabelIndex<T> {
-    by_key: BTreeMap<String, BTreeMap<String, BTreeSet<T>>>,
+    by_key: BTreeMap<String, BTreeMap<String, Few<T>>>,
 }
 
 impl<T> Default for LabelIndex<T> {
@@ -187,8 +207,14 @@ impl<T> Default for LabelIndex<T> {
 impl<T: Ord + Clone> LabelIndex<T> {
     fn insert(&mut self, labels: &Labels, who: &T) {
         for (key, value) in labels {
-            let by_value = self.by_key.entry(key.clone()).or_default();
-            by_value.entry(value.clone()).or_default().insert(who.clone());
+            if !self.by_key.contains_key(key) {
+                self.by_key.insert(key.clone(), BTreeMap::new());
+            }
+            let Some(by_value) = self.by_key.get_mut(key) else { continue };
+            match by_value.get_mut(value) {
+                Some(holders) => holders.insert(who.clone()),
+                None => _ = by_value.insert(value.clone(), Few::One(Some(who.clone()))),
+            }
         }
     }
 
@@ -204,8 +230,8 @@ impl<T: Ord + Clone> LabelIndex<T> {
     }
 
     /// Everybody whom the most selective positive requirement allows; `None` if there is no such requirement.
-    fn holders(&self, selector: &Selector) -> Option<Vec<&BTreeSet<T>>> {
-        let holders = |requirement: &Requirement| -> Option<Vec<&BTreeSet<T>>> {
+    fn holders(&self, selector: &Selector) -> Option<Vec<&Few<T>>> {
+        let holders = |requirement: &Requirement| -> Option<Vec<&Few<T>>> {
             let by_value = self.by_key.get(requirement.key());
             match requirement.operator() {
                 Operator::In(values) => {
@@ -219,16 +245,6 @@ impl<T: Ord + Clone> LabelIndex<T> {
     }
 }
 
-fn size<T>(sets: &Vec<&BTreeSet<T>>) -> usize {
+fn size<T: Ord>(sets: &Vec<&Few<T>>) -> usize {
     sets.iter().map(|set| set.len()).sum()
-}
-
-/// Removes a member of a set in a map, and the set when it was the last.
-pub(super) fn remove_from<K: Ord, V: Ord>(map: &mut BTreeMap<K, BTreeSet<V>>, key: &K, member: &V) {
-    if let Some(set) = map.get_mut(key) {
-        set.remove(member);
-        if set.is_empty() {
-            map.remove(key);
-        }
-    }
 }

@@ -6,7 +6,7 @@ use crate::{
     Direction, Peer, Pod, Policy, PolicyId, Rule,
     compile::{
         PolicyNo,
-        classes::Content,
+        content::{Content, Lists},
         ports::PortSpec,
         query::{Query, QueryIndex, Within},
         terms::{Term, TermId},
@@ -35,10 +35,22 @@ pub(super) struct PolicyEntry {
 /// What a policy says.
 #[derive(Debug, Default)]
 pub(super) struct Compiled {
-    /// For each direction that it speaks about.
-    pub(super) content: BTreeMap<Direction, Content>,
+    /// If it speaks about ingress.
+    ingress: Option<Content>,
+    /// If it speaks about egress.
+    egress: Option<Content>,
     /// Every use of a term, to be released.
     pub(super) held: Vec<TermId>,
+}
+
+impl Compiled {
+    /// What it says about a direction, if it speaks about that.
+    pub(super) const fn content(&self, direction: Direction) -> Option<&Content> {
+        match direction {
+            Direction::Ingress => self.ingress.as_ref(),
+            Direction::Egress => self.egress.as_ref(),
+        }
+    }
 }
 
 impl Policies {
@@ -94,21 +106,24 @@ pub(super) fn subject(policy: &Policy) -> Query {
 }
 
 /// Says what `policy` says with terms, which `acquire` gives numbers.
-pub(super) fn compile(policy: &Policy, mut acquire: impl FnMut(Term) -> TermId) -> Compiled {
-    let mut compiled = Compiled::default();
-    for direction in Direction::ALL {
-        let Some(rules) = policy.rules(direction) else { continue };
-        let mut content = Content::new();
-        for rule in rules {
-            add_rule(&mut content, &mut compiled.held, policy, direction, rule, &mut acquire);
+pub(super) fn compile(
+    policy: &Policy,
+    mut acquire: impl FnMut(Term) -> TermId,
+    lists: &mut Lists,
+) -> Compiled {
+    let mut held = Vec::new();
+    let [ingress, egress] = [Direction::Ingress, Direction::Egress].map(|direction| {
+        let mut content = BTreeMap::new();
+        for rule in policy.rules(direction)? {
+            add_rule(&mut content, &mut held, policy, direction, rule, &mut acquire);
         }
-        compiled.content.insert(direction, content);
-    }
-    compiled
+        Some(Content::new(content, lists))
+    });
+    Compiled { ingress, egress, held }
 }
 
 fn add_rule(
-    content: &mut Content,
+    content: &mut BTreeMap<TermId, BTreeSet<PortSpec>>,
     held: &mut Vec<TermId>,
     policy: &Policy,
     direction: Direction,

@@ -1,10 +1,14 @@
 //! What rules say about ports, and the numbers of port ranges.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     Element, Port, Ports, Protocol, RangeId, WhichPort,
-    compile::{RowKey, pods::remove_from},
+    compile::RowKey,
+    few::{Few, members, remove_from},
     partition::Partition,
 };
 
@@ -52,8 +56,8 @@ impl PortSpec {
 }
 
 /// Whether everything in `old` is surely in `new` too.
-pub(super) fn all_covered(old: &BTreeSet<PortSpec>, new: &BTreeSet<PortSpec>) -> bool {
-    old.iter().all(|spec| new.contains(spec) || new.iter().any(|other| other.covers(spec)))
+pub(super) fn all_covered(old: &[PortSpec], new: &[PortSpec]) -> bool {
+    old.iter().all(|spec| new.binary_search(spec).is_ok() || new.iter().any(|other| other.covers(spec)))
 }
 
 /// A range that some class uses. Never used again for another.
@@ -69,8 +73,8 @@ pub(super) struct Ranges {
     partitions: BTreeMap<Protocol, Partition<Member>>,
     /// The number of a set of members, and how many atoms have it.
     ids: BTreeMap<(Protocol, BTreeSet<Member>), (RangeId, usize)>,
-    ids_by_member: BTreeMap<Member, BTreeSet<RangeId>>,
-    rows_by_member: BTreeMap<Member, BTreeSet<RowKey>>,
+    ids_by_member: BTreeMap<Member, Few<RangeId>>,
+    rows_by_member: BTreeMap<Member, Few<RowKey>>,
     published: BTreeMap<(Protocol, u128), (u128, RangeId, BTreeSet<Member>)>,
 }
 
@@ -124,11 +128,7 @@ impl Ranges {
     }
 
     /// Brings numbers up to date: the elements that go and come, and the rows that have to be looked at again.
-    pub(super) fn publish(
-        &mut self,
-        remove: &mut BTreeSet<Element>,
-        add: &mut BTreeSet<Element>,
-    ) -> BTreeSet<RowKey> {
+    pub(super) fn publish(&mut self, remove: &mut Vec<Element>, add: &mut Vec<Element>) -> BTreeSet<RowKey> {
         let mut changed = BTreeSet::new();
         for protocol in Protocol::ALL {
             let Some(partition) = self.partitions.get_mut(&protocol) else { continue };
@@ -147,16 +147,16 @@ impl Ranges {
                 }
                 if let Some((last, members)) = wanted {
                     let id = self.count_atom(protocol, &members, &mut changed);
-                    add.insert(element(protocol, start, last, id));
+                    add.push(element(protocol, start, last, id));
                     self.published.insert((protocol, start), (last, id, members));
                 }
                 if let Some((last, id, members)) = old {
-                    remove.insert(element(protocol, start, last, id));
+                    remove.push(element(protocol, start, last, id));
                     self.discount_atom(protocol, &members, id, &mut changed);
                 }
             }
         }
-        changed.iter().filter_map(|member| self.rows_by_member.get(member)).flatten().copied().collect()
+        changed.iter().flat_map(|member| members(&self.rows_by_member, member)).copied().collect()
     }
 
     fn count_atom(
@@ -197,7 +197,7 @@ impl Ranges {
     }
 
     /// The facts for `specs`, which are without names, as few as possible; `row` is told when their numbers change.
-    pub(super) fn facts(&mut self, row: RowKey, specs: &BTreeSet<PortSpec>) -> BTreeSet<Ports> {
+    pub(super) fn facts(&mut self, row: RowKey, specs: &[PortSpec]) -> Arc<[Ports]> {
         let mut facts = BTreeSet::new();
         for spec in needed(specs) {
             match spec {
@@ -211,7 +211,7 @@ impl Ranges {
                         range(spec).and_then(|key| self.members.get(&key)).map(|(member, _)| *member);
                     if let Some(member) = member {
                         self.rows_by_member.entry(member).or_default().insert(row);
-                        let ids = self.ids_by_member.get(&member).into_iter().flatten();
+                        let ids = members(&self.ids_by_member, &member);
                         facts.extend(ids.map(|id| Ports::Range(*id)));
                     }
                 }
@@ -219,7 +219,7 @@ impl Ranges {
                 PortSpec::Named(..) => {}
             }
         }
-        facts
+        facts.into_iter().collect()
     }
 
     /// Forgets what [`Self::facts`] noted for `row`.
@@ -233,13 +233,18 @@ impl Ranges {
 }
 
 /// `specs` without those that others cover.
-fn needed(specs: &BTreeSet<PortSpec>) -> impl Iterator<Item = &PortSpec> {
+fn needed(specs: &[PortSpec]) -> impl Iterator<Item = &PortSpec> {
     // A rule may list thousands of ports; what can cover them is few.
     let wide: Vec<&PortSpec> = specs
         .iter()
         .filter(|spec| matches!(spec, PortSpec::All | PortSpec::Protocol(_)) || range(spec).is_some())
         .collect();
     specs.iter().filter(move |spec| !wide.iter().any(|other| other != spec && other.covers(spec)))
+}
+
+/// Whether any of them is a range, whose numbers in the kernel may change.
+pub(super) fn has_ranges(specs: &[PortSpec]) -> bool {
+    specs.iter().any(|spec| range(spec).is_some())
 }
 
 fn range(spec: &PortSpec) -> Option<(Protocol, u16, u16)> {

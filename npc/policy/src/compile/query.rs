@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{Labels, Operator, Pod, Requirement, Selector, compile::pods::remove_from};
+use crate::{
+    Labels, Operator, Pod, Requirement, Selector,
+    few::{Few, members, remove_from},
+};
 
 /// A set of pods by labels.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,125 +37,149 @@ impl Query {
 /// Queries by something that a pod must have to be meant: its namespace, and a label of its own or of its namespace.
 #[derive(Debug)]
 pub(super) struct QueryIndex<Q> {
-    in_namespace: BTreeMap<String, Anchors<Q>>,
-    by_namespace_label: Anchors<Q>,
-    by_pod_label: Anchors<Q>,
+    words: Words,
+    by_anchor: BTreeMap<Anchor, Few<Q>>,
 }
 
-/// Queries by a label that they need.
-#[derive(Debug)]
-struct Anchors<Q> {
-    by_pair: BTreeMap<String, BTreeMap<String, BTreeSet<Q>>>,
-    by_key: BTreeMap<String, BTreeSet<Q>>,
-    unanchored: BTreeSet<Q>,
+/// What a pod must have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Anchor {
+    whose: Whose,
+    label: Label,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Whose {
+    /// The pod's, in this namespace.
+    PodIn(Word),
+    /// The pod's, in any namespace that we know.
+    Pod,
+    /// The namespace's.
+    Namespace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Label {
+    Pair(Word, Word),
+    Key(Word),
+    /// None is needed.
+    Nothing,
 }
 
 impl<Q> Default for QueryIndex<Q> {
     fn default() -> Self {
-        Self {
-            in_namespace: BTreeMap::new(),
-            by_namespace_label: Anchors::default(),
-            by_pod_label: Anchors::default(),
-        }
-    }
-}
-
-impl<Q> Default for Anchors<Q> {
-    fn default() -> Self {
-        Self { by_pair: BTreeMap::new(), by_key: BTreeMap::new(), unanchored: BTreeSet::new() }
+        Self { words: Words::default(), by_anchor: BTreeMap::new() }
     }
 }
 
 impl<Q: Ord + Copy> QueryIndex<Q> {
     pub(super) fn insert(&mut self, name: Q, query: &Query) {
-        match &query.within {
-            Within::Namespace(namespace) => {
-                self.in_namespace.entry(namespace.clone()).or_default().insert(name, anchor(&query.pods));
-            }
-            Within::Namespaces(selector) => match anchor(selector) {
-                None => self.by_pod_label.insert(name, anchor(&query.pods)),
-                some => self.by_namespace_label.insert(name, some),
-            },
+        let words = &mut self.words;
+        for anchor in anchors(query, |text| Some(words.acquire(text))) {
+            self.by_anchor.entry(anchor).or_default().insert(name);
         }
     }
 
     pub(super) fn remove(&mut self, name: Q, query: &Query) {
-        match &query.within {
-            Within::Namespace(namespace) => {
-                if let Some(anchors) = self.in_namespace.get_mut(namespace) {
-                    anchors.remove(name, anchor(&query.pods));
-                    if anchors.is_empty() {
-                        self.in_namespace.remove(namespace);
-                    }
-                }
-            }
-            Within::Namespaces(selector) => match anchor(selector) {
-                None => self.by_pod_label.remove(name, anchor(&query.pods)),
-                some => self.by_namespace_label.remove(name, some),
-            },
+        for anchor in anchors(query, |text| self.words.find(text)) {
+            remove_from(&mut self.by_anchor, &anchor, &name);
         }
+        let words = &mut self.words;
+        // The same texts as often as they were acquired.
+        let _same = anchors(query, |text| words.release(text));
     }
 
     /// Some queries, all that match the pod among them.
     pub(super) fn candidates(&self, pod: &Pod, namespace: Option<&Labels>) -> BTreeSet<Q> {
         let mut found = BTreeSet::new();
-        if let Some(anchors) = self.in_namespace.get(&pod.id.namespace) {
-            anchors.collect(&pod.labels, &mut found);
+        let own = self.words.labels(&pod.labels);
+        if let Some(within) = self.words.find(&pod.id.namespace) {
+            self.collect(Whose::PodIn(within), &own, &mut found);
         }
         if let Some(labels) = namespace {
-            self.by_namespace_label.collect(labels, &mut found);
-            self.by_pod_label.collect(&pod.labels, &mut found);
+            self.collect(Whose::Namespace, &self.words.labels(labels), &mut found);
+            self.collect(Whose::Pod, &own, &mut found);
         }
         found
     }
+
+    fn collect(&self, whose: Whose, labels: &[Label], found: &mut BTreeSet<Q>) {
+        for label in labels {
+            found.extend(members(&self.by_anchor, &Anchor { whose, label: *label }));
+        }
+    }
 }
 
-impl<Q: Ord + Copy> Anchors<Q> {
-    fn insert(&mut self, name: Q, anchor: Option<&Requirement>) {
-        match anchor.map(|requirement| (requirement.key(), requirement.operator())) {
-            Some((key, Operator::In(values))) => {
-                let by_value = self.by_pair.entry(key.to_owned()).or_default();
-                for value in values {
-                    by_value.entry(value.clone()).or_default().insert(name);
-                }
-            }
-            Some((key, _)) => {
-                self.by_key.entry(key.to_owned()).or_default().insert(name);
-            }
-            None => {
-                self.unanchored.insert(name);
-            }
+/// The anchors of a query; `word` is asked for each of its texts.
+fn anchors(query: &Query, mut word: impl FnMut(&str) -> Option<Word>) -> Vec<Anchor> {
+    let (whose, requirement) = match &query.within {
+        Within::Namespace(namespace) => (word(namespace).map(Whose::PodIn), anchor(&query.pods)),
+        Within::Namespaces(selector) => match anchor(selector) {
+            None => (Some(Whose::Pod), anchor(&query.pods)),
+            some => (Some(Whose::Namespace), some),
+        },
+    };
+    let labels: Vec<Option<Label>> = match requirement.map(|r| (r.key(), r.operator())) {
+        None => vec![Some(Label::Nothing)],
+        Some((key, Operator::In(values))) => {
+            let pair = |value: &String| {
+                let (key, value) = (word(key), word(value));
+                Some(Label::Pair(key?, value?))
+            };
+            values.iter().map(pair).collect()
         }
+        Some((key, Operator::NotIn(_) | Operator::Exists | Operator::DoesNotExist)) => {
+            vec![word(key).map(Label::Key)]
+        }
+    };
+    labels.into_iter().filter_map(|label| Some(Anchor { whose: whose?, label: label? })).collect()
+}
+
+/// A text that some query needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Word(u32);
+
+/// The texts that queries need, each with a number, counted by their uses.
+#[derive(Debug, Default)]
+struct Words {
+    last: u32,
+    by_text: BTreeMap<Box<str>, (Word, u32)>,
+}
+
+impl Words {
+    fn acquire(&mut self, text: &str) -> Word {
+        if let Some((word, uses)) = self.by_text.get_mut(text) {
+            *uses += 1;
+            return *word;
+        }
+        self.last += 1;
+        self.by_text.insert(text.into(), (Word(self.last), 1));
+        Word(self.last)
     }
 
-    fn remove(&mut self, name: Q, anchor: Option<&Requirement>) {
-        match anchor.map(|requirement| (requirement.key().to_owned(), requirement.operator())) {
-            Some((key, Operator::In(values))) => {
-                if let Some(by_value) = self.by_pair.get_mut(&key) {
-                    values.iter().for_each(|value| remove_from(by_value, value, &name));
-                    if by_value.is_empty() {
-                        self.by_pair.remove(&key);
-                    }
-                }
-            }
-            Some((key, _)) => remove_from(&mut self.by_key, &key, &name),
-            None => {
-                self.unanchored.remove(&name);
-            }
+    fn release(&mut self, text: &str) -> Option<Word> {
+        let (word, uses) = self.by_text.get_mut(text)?;
+        let word = *word;
+        *uses -= 1;
+        if *uses == 0 {
+            self.by_text.remove(text);
         }
+        Some(word)
     }
 
-    fn collect(&self, labels: &Labels, found: &mut BTreeSet<Q>) {
-        found.extend(&self.unanchored);
+    fn find(&self, text: &str) -> Option<Word> {
+        self.by_text.get(text).map(|(word, _)| *word)
+    }
+
+    /// What somebody with these labels has that queries need.
+    fn labels(&self, labels: &Labels) -> Vec<Label> {
+        let mut found = vec![Label::Nothing];
         for (key, value) in labels {
-            found.extend(self.by_key.get(key).into_iter().flatten());
-            found
-                .extend(self.by_pair.get(key).and_then(|by_value| by_value.get(value)).into_iter().flatten());
+            let Some(key) = self.find(key) else { continue };
+            found.push(Label::Key(key));
+            found.extend(self.find(value).map(|value| Label::Pair(key, value)));
         }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.by_pair.is_empty() && self.by_key.is_empty() && self.unanchored.is_empty()
+        found
     }
 }
 

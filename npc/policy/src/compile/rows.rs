@@ -1,14 +1,18 @@
 //! Rows: what one class may do with one peer. The elements of the largest table.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     ClassId, Element, PeerId, Ports,
     compile::{
         RowKey,
         classes::{Class, Classes},
+        content::{Lists, Specs},
         peers::{PeerKind, Peers},
-        ports::{PortSpec, Ranges},
+        ports::{PortSpec, Ranges, has_ranges},
         terms::{TermId, Terms},
     },
 };
@@ -19,11 +23,11 @@ pub(super) struct Rows {
     by_key: BTreeMap<RowKey, Row>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Row {
-    /// Sorted. Vectors, because there are many rows and most have one or two entries.
-    specs: Vec<PortSpec>,
-    facts: Vec<Ports>,
+    specs: Specs,
+    /// In order.
+    facts: Arc<[Ports]>,
 }
 
 impl Rows {
@@ -33,26 +37,42 @@ impl Rows {
         self.by_key.range(ends).map(|(key, _)| *key)
     }
 
-    /// Makes the row be `specs`.
+    /// Makes the row be `specs`, and says which elements go and come by that.
     pub(super) fn set(
         &mut self,
         key: RowKey,
-        specs: BTreeSet<PortSpec>,
+        specs: Option<Specs>,
         ranges: &mut Ranges,
-        remove: &mut BTreeSet<Element>,
-        add: &mut BTreeSet<Element>,
+        lists: &mut Lists,
+        (remove, add): (&mut Vec<Element>, &mut Vec<Element>),
     ) {
-        let old = self.by_key.remove(&key).unwrap_or_default();
-        ranges.forget(key, &old.specs);
-        let facts = ranges.facts(key, &specs);
+        let old = self.by_key.get(&key);
+        old.iter().for_each(|old| ranges.forget(key, &old.specs));
+        let new = specs.map(|specs| Row { facts: facts(key, &specs, ranges, lists), specs });
         let element = |ports: &Ports| Element::Allow { class: key.0, peer: key.1, ports: *ports };
-        remove.extend(old.facts.iter().filter(|ports| !facts.contains(ports)).map(element));
-        add.extend(facts.iter().filter(|ports| old.facts.binary_search(ports).is_err()).map(element));
-        if !specs.is_empty() {
-            let row = Row { specs: specs.into_iter().collect(), facts: facts.into_iter().collect() };
-            self.by_key.insert(key, row);
+        let no_facts: &[Ports] = &[];
+        let before = old.map_or(no_facts, |row| &row.facts);
+        let after = new.as_ref().map_or(no_facts, |row| &row.facts);
+        let lacks = |facts: &[Ports], ports: &&Ports| facts.binary_search(ports).is_err();
+        remove.extend(before.iter().filter(|ports| lacks(after, ports)).map(element));
+        add.extend(after.iter().filter(|ports| lacks(before, ports)).map(element));
+        match new {
+            Some(row) => _ = self.by_key.insert(key, row),
+            None => _ = self.by_key.remove(&key),
         }
     }
+}
+
+/// What `specs` is for the kernel.
+fn facts(key: RowKey, specs: &Specs, ranges: &mut Ranges, lists: &mut Lists) -> Arc<[Ports]> {
+    if has_ranges(specs) {
+        return ranges.facts(key, specs);
+    }
+    lists.facts(specs).unwrap_or_else(|| {
+        let facts = ranges.facts(key, specs);
+        lists.keep_facts(specs, &facts);
+        facts
+    })
 }
 
 /// What the rules of a class say about a peer; nothing if one of them is gone.
@@ -61,19 +81,24 @@ pub(super) fn specs(
     classes: &Classes,
     peers: &Peers,
     terms: &Terms,
-) -> BTreeSet<PortSpec> {
-    let Some(class) = classes.class(class) else { return BTreeSet::new() };
+    lists: &mut Lists,
+) -> Option<Specs> {
+    let class = classes.class(class)?;
     if peer == PeerId::EVERYBODY {
-        return class.content.get(&TermId::EVERYBODY).cloned().unwrap_or_default();
+        return class.content.get(TermId::EVERYBODY).cloned();
     }
-    let Some(kind) = peers.kind(peer) else { return BTreeSet::new() };
+    let kind = peers.kind(peer)?;
+    let mut said = kind.terms.iter().filter_map(|term| class.content.get(*term));
+    let first = said.next()?;
+    let more: Vec<&Specs> = said.filter(|specs| *specs != first).collect();
+    if more.is_empty() && !first.iter().any(PortSpec::is_named) {
+        return Some(first.clone());
+    }
     let mut specs = BTreeSet::new();
-    for term in &kind.terms {
-        for spec in class.content.get(term).into_iter().flatten() {
-            resolve(spec, class, kind, terms, &mut specs);
-        }
+    for spec in more.into_iter().chain([first]).flat_map(|specs| specs.iter()) {
+        resolve(spec, class, kind, terms, &mut specs);
     }
-    specs
+    (!specs.is_empty()).then(|| lists.specs(specs))
 }
 
 /// Adds `spec` with names replaced by the peer's port numbers.

@@ -13,10 +13,10 @@ use std::{
 use tokio::sync::mpsc;
 use weave_api::{
     AddressesResponse, ApiError, AttachResponse, ContainerReport, DataPlaneReport, Diagnosis, DnsEntry,
-    DnsLookupResponse, DnsReport, DnsResponse, ErrorCode, IpamReport, LeaveResponse, ListResponse,
-    LogLevelResponse, OwnerReport, PrimeResponse, PsResponse, ReadyResponse, RepairResponse, Report,
-    ResetResponse, RingMeeting, RingSide, RmpeerResponse, RouterReport, StationTrace, TakenOver,
-    TargetsResponse, TraceResponse,
+    DnsLookupResponse, DnsReport, DnsResponse, EndpointListResponse, EndpointRemoveResponse, ErrorCode,
+    IpamReport, LeaveResponse, ListResponse, LogLevelResponse, OwnerReport, PrimeResponse, PsResponse,
+    ReadyResponse, RepairResponse, Report, ResetResponse, RingMeeting, RingSide, RmpeerResponse,
+    RouterReport, StationTrace, TakenOver, TargetsResponse, TraceResponse,
 };
 use weave_control::{Command, Reply};
 use weave_model::{AddressSpec, ContainerId, Interface, Mac, PeerName};
@@ -167,6 +167,11 @@ impl Engine {
             Command::Repair(request, reply) => say(reply, Ok(repair(&state, request.confirm))),
             Command::Trace(request, reply) => say(reply, Ok(trace(&state, request.target))),
             Command::Doctor(_, reply) => say(reply, Ok(state.diagnosis.clone())),
+            Command::EndpointCreate(_, reply) => say(reply, Err(no_endpoints())),
+            Command::EndpointJoin(_, reply) => say(reply, Err(no_endpoints())),
+            Command::EndpointName(_, reply) => say(reply, Err(no_endpoints())),
+            Command::EndpointRemove(_, reply) => say(reply, Ok(EndpointRemoveResponse { existed: false })),
+            Command::EndpointList(_, reply) => say(reply, Ok(EndpointListResponse { endpoints: Vec::new() })),
         }
     }
 
@@ -208,6 +213,10 @@ fn repair(state: &State, done: bool) -> RepairResponse {
     let side = |last| RingSide { peers: vec![PeerName([2, 0, 0, 0, 0, last])], seeds: vec![], used: true };
     let meeting = Some(RingMeeting { ours: side(1), theirs: side(2), gives_way: true });
     RepairResponse { done, meeting, ..RepairResponse::default() }
+}
+
+fn no_endpoints() -> ApiError {
+    ApiError::new(ErrorCode::NotFound, "there are no endpoints here")
 }
 
 fn reset(force: bool) -> Result<ResetResponse, ApiError> {

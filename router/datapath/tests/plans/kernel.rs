@@ -115,7 +115,10 @@ pub(crate) fn broadcast(routers: &[Router], net: &Net, from: usize) -> Vec<usize
     match routers[from].forwarding.local_frame(Mac::BROADCAST, mac(from)) {
         Verdict::Flood(links) => queue.extend(links.iter().map(|link| (*link, INITIAL_HOP_LIMIT))),
         Verdict::Drop(reason) => assert!(net.neighbours(from).count() == 0 || !reason.is_loss(), "{reason}"),
-        other @ (Verdict::Deliver | Verdict::DeliverAndFlood(_) | Verdict::Forward(..)) => {
+        other @ (Verdict::Deliver
+        | Verdict::DeliverAndFlood(_)
+        | Verdict::FloodUnknown(_)
+        | Verdict::Forward(..)) => {
             panic!("{other:?}")
         }
     }
@@ -126,7 +129,10 @@ pub(crate) fn broadcast(routers: &[Router], net: &Net, from: usize) -> Vec<usize
         match verdict {
             Verdict::Deliver => {}
             Verdict::DeliverAndFlood(on) => queue.extend(on.iter().map(|link| (*link, hop_limit - 1))),
-            other @ (Verdict::Flood(_) | Verdict::Forward(..) | Verdict::Drop(_)) => panic!("{other:?}"),
+            other @ (Verdict::Flood(_)
+            | Verdict::FloodUnknown(_)
+            | Verdict::Forward(..)
+            | Verdict::Drop(_)) => panic!("{other:?}"),
         }
     }
     copies

@@ -1,0 +1,104 @@
+//! Docker's side of a launch: where its engine is, it gets its driver and its network.
+
+use std::{
+    io,
+    os::unix::fs::FileTypeExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+use weave_docker::Engine;
+
+use crate::{
+    context::{Context, talk},
+    daemon::{self, Daemon, Log, Process},
+};
+
+/// The network that is made for containers.
+const NETWORK: &str = "weave";
+
+/// How long a launch looks on until Docker has the network. Docker may be busy, or wait for something else.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long a former driver may take to end.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What a launch knows of Docker.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    /// Whether the driver is wanted at all.
+    pub(super) is_wanted: bool,
+    /// Where the engine listens.
+    pub(super) engine: PathBuf,
+    /// Where it looks for its driver.
+    pub(super) plugin: PathBuf,
+    /// The router's bridge, if it has a name of its own.
+    pub(super) bridge: Option<String>,
+}
+
+/// Starts the driver if an engine is there. A router without Docker is a router all the same, so failures are only told.
+pub(super) async fn start(context: &Context, plan: &Plan) {
+    let is_socket = |path: &Path| std::fs::metadata(path).is_ok_and(|m| m.file_type().is_socket());
+    if !plan.is_wanted || !is_socket(&plan.engine) {
+        return;
+    }
+    match spawn(context, plan) {
+        Ok((child, log)) => announce(child, &log, &Engine::new(&plan.engine)).await,
+        Err(error) => talk(format_args!("Docker's driver is not started: {error}")),
+    }
+}
+
+/// In place of a former one, which may be of another version.
+fn spawn(context: &Context, plan: &Plan) -> io::Result<(Child, Log)> {
+    let run_dir = &context.run_dir;
+    if let Some(former) = daemon::running(Daemon::DockerPlugin, run_dir)
+        && let Some(process) = Process::open(former)?
+    {
+        process.terminate()?;
+        if !process.ended_within(FAREWELL)? {
+            process.kill()?;
+        }
+    }
+    let log = Log::open(Daemon::DockerPlugin, run_dir)?;
+    let mut command = daemon::detached(std::env::current_exe()?.as_os_str())?;
+    command.arg("--run-dir").arg(run_dir).arg("docker-plugin");
+    command.arg("--docker-socket").arg(&plan.engine).arg("--plugin-socket").arg(&plan.plugin);
+    command.arg("--network").arg(NETWORK);
+    if let Some(bridge) = &plan.bridge {
+        command.arg("--weave-bridge").arg(bridge);
+    }
+    command.env("WEAVE_HTTP_ADDR", context.client.socket()).env_remove("WEAVE_PASSWORD");
+    let child = command.stdin(Stdio::null()).stdout(log.handle()?).stderr(log.handle()?).spawn()?;
+    daemon::write_pid_file(Daemon::DockerPlugin, run_dir, child.id())?;
+    Ok((child, log))
+}
+
+/// Looks on until Docker has the network, or something else is worth saying.
+async fn announce(mut child: Child, log: &Log, engine: &Engine) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut news = "Docker does not answer".to_owned();
+    while Instant::now() < deadline {
+        if let Ok(Some(status)) = child.try_wait() {
+            for line in log.tail(5) {
+                talk(format_args!("| {line}"));
+            }
+            talk(format_args!("Docker's driver has ended ({status}); its log is {}", log.path().display()));
+            return;
+        }
+        match engine.has_network(NETWORK).await {
+            Ok(true) => {
+                talk(format_args!("Docker has the network {NETWORK}: `docker run --network {NETWORK} …`"));
+                return;
+            }
+            Ok(false) => news = format!("Docker has no network {NETWORK} yet"),
+            Err(error) => news = error.to_string(),
+        }
+        sleep(LOOK).await;
+    }
+    talk(format_args!("{news}; the driver goes on trying, and logs to {}", log.path().display()));
+}

@@ -1,0 +1,153 @@
+//! The daemon in a cluster: as a container has it, by service account, with real traffic.
+
+use std::{fs, time::Duration};
+
+use serde_json::{Value, json};
+
+use crate::{
+    authority,
+    lab::{Npc, Pod, run, wait_until, works},
+    objects::{allow, namespace, pod, policy},
+    server::{End, Mood, Server},
+};
+
+/// Where a container finds its service account.
+const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A cluster with a namespace `x` whose pods `web` only those of `friend` may reach.
+fn cluster() -> Server {
+    let (certificate, server) = authority::start();
+    fs::create_dir_all(ACCOUNT).unwrap();
+    for (name, text) in [("ca.crt", certificate.as_str()), ("token", "secret"), ("namespace", "kube-system")]
+    {
+        fs::write(format!("{ACCOUNT}/{name}"), text).unwrap();
+    }
+    server.put("namespaces", namespace("x", &json!({"team": "red"})));
+    server.put("networkpolicies", allow("x", "web", "web", "friend", "red"));
+    server
+}
+
+fn launch(server: &Server) -> Npc {
+    let environment = [
+        ("KUBERNETES_SERVICE_HOST", server.address().ip().to_string()),
+        ("KUBERNETES_SERVICE_PORT", server.address().port().to_string()),
+        ("NODE_NAME", "here".to_owned()),
+    ];
+    Npc::launch(&[], &environment)
+}
+
+fn local(name: &str, app: &str, number: u8) -> Value {
+    pod("x", name, app, "here", Some(&format!("10.0.0.{number}")), number)
+}
+
+/// E22, NP-83, NP-84: through outages, and restarts during them, nothing opens or closes that nobody wanted.
+#[test]
+fn policies_of_a_cluster_are_in_force_and_stay_so_while_its_server_is_away() {
+    run("cluster::policies_of_a_cluster_are_in_force_and_stay_so_while_its_server_is_away", || {
+        let (web, friend, stranger) = (Pod::unknown(1), Pod::unknown(2), Pod::unknown(3));
+        web.serve(&[80]);
+        let server = cluster();
+        for (name, number) in [("web", 1), ("friend", 2), ("stranger", 3)] {
+            server.put("pods", local(name, name, number));
+        }
+        let npc = launch(&server);
+        wait_until("policies in force", PATIENCE, || npc.is_in_force());
+        let reaches = |pod: &Pod| pod.connect(web.v4(), 80).is_some_and(|mut stream| works(&mut stream));
+        assert!(reaches(&friend) && !reaches(&stranger));
+        let away = || {
+            server.set_mood(Mood::Down);
+            server.end_watches(End::Torn);
+            wait_until("closed watches", PATIENCE, || server.open_watches() == 0);
+        };
+        // Things go on elsewhere while nobody tells us: friend and stranger change their parts.
+        away();
+        server.put("pods", local("friend", "stranger", 2));
+        server.put("pods", local("stranger", "friend", 3));
+        wait_until("a word about it", PATIENCE, || {
+            npc.ask("status").contains("no news of: namespaces, networkpolicies, pods")
+        });
+        assert!(reaches(&friend) && !reaches(&stranger), "what is known stays");
+        // A daemon that knows nothing changes nothing.
+        npc.kill();
+        let npc = launch(&server);
+        wait_until("a daemon that waits", PATIENCE, || server.requests(&["limit="]) >= 6);
+        wait_until("an answer", PATIENCE, || npc.is_answering());
+        assert!(npc.ask("status").starts_with("state: waiting for namespaces, networkpolicies, pods"));
+        assert!(!npc.is_in_force());
+        assert!(reaches(&friend) && !reaches(&stranger), "what was in force stays");
+        server.set_mood(Mood::Good);
+        wait_until("policies in force", PATIENCE, || npc.is_in_force());
+        assert!(!reaches(&friend) && reaches(&stranger), "what has happened counts");
+        // A policy that goes opens; one that comes closes.
+        server.delete("networkpolicies", "x", "web");
+        wait_until("an open pod", PATIENCE, || reaches(&friend));
+        server.put("networkpolicies", policy("x", "deny", json!({"podSelector": {}})));
+        wait_until("a closed pod", PATIENCE, || !reaches(&friend) && !reaches(&stranger));
+    });
+}
+
+/// NP-81: where nobody was isolated before, pods are as soon as it is known who is to be, before all others are known.
+#[test]
+fn at_the_first_start_pods_are_closed_before_all_their_peers_are_known() {
+    run("cluster::at_the_first_start_pods_are_closed_before_all_their_peers_are_known", || {
+        let (web, friend) = (Pod::unknown(1), Pod::unknown(2));
+        web.serve(&[80]);
+        let server = cluster();
+        server.put("pods", local("a-web", "web", 1));
+        // The friend comes on the last of three pages.
+        for n in 10..17 {
+            server.put("pods", local(&format!("other{n}"), "other", n));
+        }
+        server.put("pods", local("z-friend", "friend", 2));
+        server.set_mood(Mood::WithholdsLaterPages);
+        let npc = launch(&server);
+        let reaches = || friend.connect(web.v4(), 80).is_some_and(|mut stream| works(&mut stream));
+        assert!(reaches(), "nobody has said anything");
+        wait_until("a closed pod", PATIENCE, || !reaches());
+        assert!(npc.ask("status").starts_with("state: waiting for pods"));
+        server.set_mood(Mood::Good);
+        wait_until("policies in force", PATIENCE, || npc.is_in_force());
+        assert!(reaches());
+    });
+}
+
+/// NP-81, E28: a pod that was announced is isolated from its first packet on, whether its object is known or not.
+#[test]
+fn a_pod_that_was_announced_is_never_open() {
+    run("cluster::a_pod_that_was_announced_is_never_open", || {
+        let (web, friend, stranger) = (Pod::unknown(1), Pod::unknown(2), Pod::unknown(3));
+        web.serve(&[80]);
+        let server = cluster();
+        server.put("pods", local("friend", "friend", 2));
+        server.put("pods", local("stranger", "stranger", 3));
+        let npc = launch(&server);
+        wait_until("policies in force", PATIENCE, || npc.is_in_force());
+        let reaches = |pod: &Pod, to| pod.connect(to, 80).is_some_and(|mut stream| works(&mut stream));
+        let both = || (reaches(&friend, web.v4()), reaches(&stranger, web.v4()));
+        assert_eq!(both(), (true, true), "nobody has said that this is a pod");
+        assert_eq!(npc.ask("expect x/web 10.0.0.1 fd00::1"), "isolated\n");
+        assert_eq!(both(), (false, false), "nobody knows who it is");
+        assert!(!reaches(&friend, web.v6()));
+        assert!(npc.ask("explain 10.0.0.2 10.0.0.1 80/tcp").contains("not-known-yet"));
+        // Its labels are known, its address is not: policies apply.
+        server.put("pods", pod("x", "web", "web", "here", None, 1));
+        wait_until("an open pod", PATIENCE, || reaches(&friend, web.v4()));
+        assert!(!reaches(&stranger, web.v4()));
+        npc.kill();
+        let npc = launch(&server);
+        wait_until("policies in force", PATIENCE, || npc.is_in_force());
+        assert_eq!(both(), (true, false), "what was announced survives a restart");
+        // Its object has the address; then it goes, and takes the address with it.
+        let known = json!([{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]);
+        let mut started = local("web", "web", 1);
+        started["status"]["podIPs"] = known;
+        server.put("pods", started);
+        wait_until("a pod that came", PATIENCE, || {
+            fs::read("/run/npc.expected").is_ok_and(|text| text.is_empty())
+        });
+        assert_eq!(both(), (true, false));
+        server.delete("pods", "x", "web");
+        wait_until("an address that is nobody's", PATIENCE, || both() == (true, true));
+    });
+}

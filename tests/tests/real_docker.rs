@@ -1,0 +1,340 @@
+//! Docker Engines on hosts of a mesh: containers find each other, keep what they have, and nothing ever waits for long.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use weave_api::{EndpointListRequest, ListRequest};
+use weave_tests::{
+    clock::{Look, now, wait_until},
+    docker::{self, Engine, IMAGE},
+    lab::{Host, Process},
+    product::{Programs, Router},
+    scene::{LIMIT, await_mesh, finish, hosts, lab, no_errors, play, routers},
+    tool,
+};
+
+/// Longer than any answer to Docker may take, in which Docker stands still.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+/// Docker's driver on a host, beside its router.
+fn start_driver(programs: &Programs, router: &Router<'_>) -> Result<Process> {
+    let host = router.host();
+    let mut command = host.command(programs.weave());
+    command.arg(format!("--run-dir={}", router.run_dir().display()));
+    command.arg(format!("--docker-socket={}", docker::socket().display()));
+    command.args(["docker-plugin", "--log-level=debug"]);
+    host.spawn(command, &format!("docker-plugin-{}", host.name()))
+}
+
+/// Waits until the engine has the network, and its packet filter lets the bridge's frames pass.
+fn await_network(engine: &Engine<'_>) -> Result<()> {
+    wait_until("the network weave", LIMIT, || {
+        let networks = engine.docker("network ls --format {{.Name}}")?;
+        let filter = engine.host().run("iptables -S DOCKER-USER")?;
+        let is_there = networks.lines().any(|name| name == "weave") && filter.contains("-o weave");
+        Ok(Look::when(is_there, || format!("{networks}; {filter}")))
+    })
+    .map(drop)
+}
+
+fn await_exec(engine: &Engine<'_>, container: &str, command: &str, word: &str) -> Result<()> {
+    let what = format!("`{command}` in {container} to say {word}");
+    let mut words = vec!["exec", container];
+    words.extend(command.split_whitespace());
+    let looked = wait_until(&what, Duration::from_secs(30), || {
+        let output = tool::output(&mut engine.command(&words))?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(Look::when(output.status.success() && said.contains(word), || said.clone()))
+    });
+    looked.map(drop)
+}
+
+fn await_ping(engine: &Engine<'_>, container: &str, to: &str) -> Result<()> {
+    await_exec(engine, container, &format!("/bin/ping -c 1 -W 1 {to}"), " 0% packet loss")
+}
+
+/// Waits until the router gives this name these addresses.
+fn await_name(router: &Router<'_>, name: &str, wanted: &str) -> Result<()> {
+    let looked = wait_until(&format!("{name} to be {wanted:?}"), Duration::from_secs(30), || {
+        let said = router.tell(&format!("dns-lookup {name}"))?;
+        Ok(Look::when(said == wanted, || said.clone()))
+    });
+    looked.map(drop)
+}
+
+/// Runs `body` and checks that it did not take as long as Docker would have to wait in vain.
+fn soon<T>(what: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
+    let start = now();
+    let result = body().with_context(|| what.to_owned())?;
+    ensure!(start.elapsed() < PATIENCE, "{what} took {:?}", start.elapsed());
+    Ok(result)
+}
+
+/// Addresses that are leased to Docker, but not those of exposed hosts.
+fn leased(router: &Router<'_>) -> Result<usize> {
+    let held = router.call(&ListRequest {})?.addresses_by_owner;
+    Ok(held.iter().filter(|(owner, _)| owner.as_str().starts_with("docker:")).map(|(_, a)| a.len()).sum())
+}
+
+/// Two hosts with a router, a driver and an engine each, given to `body`.
+fn two_hosts(
+    test: &str,
+    body: impl FnOnce(&Programs, &mut Vec<Router<'_>>, &mut [Process; 2], &mut [Engine<'_>; 2]) -> Result<()>,
+) -> Result<()> {
+    play(test, |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 2] = hosts(&mut lab)?;
+        let mut routers = routers(programs, &hosts, &[])?;
+        await_mesh(&routers, 1)?;
+        routers[0].tell("prime --timeout 30")?;
+        let mut drivers = [start_driver(programs, &routers[0])?, start_driver(programs, &routers[1])?];
+        let mut engines = [Engine::start(&hosts[0], &[])?, Engine::start(&hosts[1], &[])?];
+        engines.iter().try_for_each(await_network)?;
+        body(programs, &mut routers, &mut drivers, &mut engines)?;
+        drop(engines);
+        for (mut driver, router) in drivers.into_iter().zip(&routers) {
+            ensure!(driver.stop("TERM", Duration::from_secs(5))?.success(), "the driver ended badly");
+            no_errors(&format!("the driver of {}", router.host().name()), &driver.said())?;
+        }
+        finish(routers)
+    })
+}
+
+#[test]
+#[ignore = "needs Docker: run with cargo xtask test --real"]
+fn containers_of_two_engines_reach_each_other_by_address_and_by_name() -> Result<()> {
+    two_hosts(
+        "containers_of_two_engines_reach_each_other_by_address_and_by_name",
+        |_, routers, _, engines| {
+            let ask = routers[0].tell("dns-args")?;
+            engines[0].run("one", "weave", &ask)?;
+            engines[1].run("two", "weave", "--hostname second --network-alias deux")?;
+            let (one, two) = (engines[0].address("one", "weave")?, engines[1].address("two", "weave")?);
+            ensure!(one != two, "both have {one}");
+            await_ping(&engines[0], "one", &two)?;
+            await_ping(&engines[1], "two", &one)?;
+            for name in ["two", "second", "deux", "two.weave.local"] {
+                await_exec(&engines[0], "one", &format!("/bin/ping -c 1 -W 1 {name}"), &format!("({two})"))?;
+            }
+            await_name(&routers[1], "one", &one)?;
+            // Told apart from anything that Docker does: the interface is small enough for the tunnel, and leads to multicast.
+            let link = engines[0].docker("exec one /bin/ip link show ethwe0")?;
+            let bridge = routers[0].host().run("ip link show weave")?;
+            let mtu = bridge.split_whitespace().skip_while(|word| *word != "mtu").nth(1).context("no MTU")?;
+            ensure!(link.contains(&format!("mtu {mtu} ")), "{link}; the bridge has {mtu}");
+            await_exec(&engines[0], "one", "/bin/ip route", "224.0.0.0/4 dev ethwe0")?;
+            let listed = routers[0].tell("ps one")?;
+            ensure!(listed.contains(&one) && !listed.contains(&two), "`weave ps one` said {listed}");
+            // Names and addresses go with the containers.
+            engines[1].docker("rename two three")?;
+            await_name(&routers[0], "three", &two)?;
+            await_name(&routers[0], "two", "")?;
+            engines[1].docker("rm --force three")?;
+            await_name(&routers[0], "three", "")?;
+            await_name(&routers[0], "deux", "")?;
+            ensure!(routers[1].call(&EndpointListRequest {})?.endpoints.is_empty(), "an endpoint is left");
+            wait_until("its address to be free", LIMIT, || {
+                let count = leased(&routers[1])?;
+                Ok(Look::when(count == 0, || format!("{count} are leased")))
+            })?;
+            Ok(())
+        },
+    )
+}
+
+#[test]
+#[ignore = "needs Docker: run with cargo xtask test --real"]
+fn a_container_keeps_its_address_whatever_is_started_again() -> Result<()> {
+    two_hosts("a_container_keeps_its_address_whatever_is_started_again", |_, routers, _, engines| {
+        engines[0].run("one", "weave", "--restart always")?;
+        engines[1].run("two", "weave", "")?;
+        let (one, two) = (engines[0].address("one", "weave")?, engines[1].address("two", "weave")?);
+        await_ping(&engines[1], "two", &one)?;
+        let is_as_before = |engine: &Engine<'_>| -> Result<()> {
+            let looked = wait_until("the container to run again", LIMIT, || {
+                let state = engine.docker("inspect --format {{.State.Running}} one")?;
+                let address = engine.address("one", "weave").unwrap_or_default();
+                Ok(Look::when(state == "true" && address == one, || format!("running {state}, {address}")))
+            });
+            looked.map(drop)
+        };
+        soon("docker restart", || engines[0].docker("restart --time 0 one"))?;
+        is_as_before(&engines[0])?;
+        await_ping(&engines[1], "two", &one)?;
+        await_name(&routers[1], "one", &one)?;
+
+        engines[0].docker("stop --time 0 one")?;
+        await_name(&routers[1], "one", "")?;
+        soon("docker start", || engines[0].docker("start one"))?;
+        is_as_before(&engines[0])?;
+
+        engines[0].kill()?;
+        engines[0].restart()?;
+        is_as_before(&engines[0])?;
+        await_ping(&engines[1], "two", &one)?;
+        await_name(&routers[1], "one", &one)?;
+
+        routers[0].kill()?;
+        routers[0].restart()?;
+        routers[0].await_ready()?;
+        is_as_before(&engines[0])?;
+        await_mesh(routers, 1)?;
+        await_ping(&engines[1], "two", &one)?;
+        await_ping(&engines[0], "one", &two)?;
+        await_name(&routers[1], "one", &one)?;
+        soon("docker restart after that", || engines[0].docker("restart --time 0 one"))?;
+        is_as_before(&engines[0])?;
+        await_ping(&engines[1], "two", &one)
+    })
+}
+
+#[test]
+#[ignore = "needs Docker: run with cargo xtask test --real"]
+fn networks_have_subnets_and_addresses_of_the_users_choice_and_none_is_given_twice() -> Result<()> {
+    let test = "networks_have_subnets_and_addresses_of_the_users_choice_and_none_is_given_twice";
+    two_hosts(test, |_, routers, _, engines| {
+        let create = "network create --driver weave --ipam-driver weave";
+        for engine in engines.iter() {
+            let flags = "--subnet 10.40.8.0/24 --ip-range 10.40.8.64/26 --gateway 10.40.8.1";
+            engine.docker(&format!("{create} {flags} blue"))?;
+            engine.docker(&format!("{create} --subnet 10.40.9.0/24 --internal green"))?;
+        }
+        engines[0].run("one", "blue", "")?;
+        engines[1].run("two", "blue", "--ip 10.40.8.7")?;
+        ensure!(engines[0].address("one", "blue")?.starts_with("10.40.8."));
+        ensure!(engines[1].address("two", "blue")? == "10.40.8.7");
+        await_ping(&engines[0], "one", "10.40.8.7")?;
+        // What another host has, no host gives.
+        let said = soon("a taken address", || {
+            engines[0].refused(&format!("run --rm --net blue --ip 10.40.8.7 {IMAGE} /bin/echo"))
+        })?;
+        ensure!(said.contains("10.40.8.7"), "{said}");
+        // Nor with Docker's own idea of addresses, which knows nothing of other hosts.
+        engines[0].docker("network create --driver weave --subnet 10.40.8.0/28 local")?;
+        let said = engines[0].refused(&format!("run --rm --net local --ip 10.40.8.7 {IMAGE} /bin/echo"))?;
+        ensure!(said.contains("10.40.8.7"), "{said}");
+        // An internal network has no way out; a second one can be joined in use.
+        engines[0].run("three", "green", "")?;
+        ensure!(!engines[0].docker("exec three /bin/ip route")?.contains("default"));
+        engines[0].docker("network connect green one")?;
+        await_ping(&engines[0], "three", &engines[0].address("one", "green")?)?;
+        engines[0].docker("network disconnect green one")?;
+        let said = engines[0].refused(&format!("{create} --subnet 192.168.77.0/24 outside"))?;
+        ensure!(said.contains("10.32.0.0/12"), "{said}");
+        engines[0]
+            .docker(&format!("{create} --opt works.weave.multicast=false --subnet 10.40.10.0/24 still"))?;
+        engines[0].run("four", "still", "")?;
+        ensure!(!engines[0].docker("exec four /bin/ip route")?.contains("224.0.0.0"));
+        // Everything goes.
+        for container in ["one", "three", "four"] {
+            engines[0].docker(&format!("rm --force {container}"))?;
+        }
+        for network in ["blue", "green", "local", "still"] {
+            engines[0].docker(&format!("network rm {network}"))?;
+        }
+        wait_until("all addresses to be free", LIMIT, || {
+            let held = routers[0].call(&ListRequest {})?.addresses_by_owner;
+            let count = leased(&routers[0])?;
+            Ok(Look::when(count <= 1, || format!("{count} are leased: {held:?}")))
+        })?;
+        let links = routers[0].host().run("ip -o link show")?;
+        ensure!(!links.contains("vethwe"), "interfaces are left: {links}");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs Docker: run with cargo xtask test --real"]
+fn docker_never_waits_for_long_for_a_router_that_is_not_there() -> Result<()> {
+    let test = "docker_never_waits_for_long_for_a_router_that_is_not_there";
+    two_hosts(test, |_, routers, _, engines| {
+        for name in ["one", "two", "three"] {
+            engines[0].run(name, "weave", "")?;
+        }
+        let one = engines[0].address("one", "weave")?;
+        routers[0].kill()?;
+        let said = soon("docker run without a router", || {
+            engines[0].refused(&format!("run --name late --net weave {IMAGE} /bin/echo"))
+        })?;
+        ensure!(said.contains("no weaver is running"), "{said}");
+        engines[0].docker("rm late")?;
+        soon("docker rm without a router", || engines[0].docker("rm --force two"))?;
+        soon("docker restart without a router", || engines[0].refused("restart --time 0 three"))?;
+        soon("docker network ls", || engines[0].docker("network ls"))?;
+        // Docker starts without the router as well.
+        engines[0].kill()?;
+        let took = engines[0].restart()?;
+        ensure!(took < PATIENCE, "dockerd took {took:?} to start without a router");
+        routers[0].restart()?;
+        routers[0].await_ready()?;
+        wait_until("the router to know nothing that Docker does not", LIMIT, || {
+            let endpoints = routers[0].call(&EndpointListRequest {})?.endpoints;
+            Ok(Look::when(endpoints.is_empty(), || format!("{endpoints:?}")))
+        })?;
+        let links = routers[0].host().run("ip -o link show")?;
+        ensure!(!links.contains("vethwe"), "interfaces are left: {links}");
+        soon("docker start with the router back", || engines[0].docker("start one"))?;
+        engines[1].run("four", "weave", "")?;
+        let now = engines[0].address("one", "weave")?;
+        ensure!(now.starts_with("10."), "{one} became {now}");
+        await_ping(&engines[1], "four", &now)
+    })
+}
+
+/// `weave` on a host without a router of the lab's own making.
+fn weave(programs: &Programs, host: &Host, arguments: &str) -> Result<String> {
+    let directory = format!("{}/launched", docker::directory().display());
+    let mut command = host.command("timeout");
+    command.args(["--signal=KILL", "60"]).arg(programs.weave());
+    command
+        .args([format!("--run-dir={directory}"), format!("--docker-socket={}", docker::socket().display())]);
+    command.args(arguments.replace("DIR", &directory).split_whitespace());
+    Ok(tool::run(&mut command)?.trim_end().to_owned())
+}
+
+#[test]
+#[ignore = "needs Docker: run with cargo xtask test --real"]
+fn a_launch_is_all_that_docker_needs_and_a_reset_leaves_it_as_it_was() -> Result<()> {
+    play("a_launch_is_all_that_docker_needs_and_a_reset_leaves_it_as_it_was", |programs| {
+        let mut lab = lab()?;
+        let [host]: [Host; 1] = hosts(&mut lab)?;
+        let engine = Engine::start(&host, &[])?;
+        let launch = format!("launch --docker-socket {} --db-prefix DIR/db", docker::socket().display());
+        weave(programs, &host, &launch)?;
+        ensure!(engine.docker("network ls --format {{.Name}}")?.lines().any(|name| name == "weave"));
+        engine.run("one", "weave", "")?;
+        let one = engine.address("one", "weave")?;
+        // A container of Docker's own network, by its name.
+        engine.run("plain", "bridge", "")?;
+        let plain = weave(programs, &host, "attach plain")?;
+        await_ping(&engine, "one", &plain)?;
+        ensure!(weave(programs, &host, "ps plain")?.contains(&plain));
+        weave(programs, &host, "dns-add plain")?;
+        ensure!(weave(programs, &host, "dns-lookup plain")? == plain);
+        weave(programs, &host, "dns-remove plain")?;
+        ensure!(weave(programs, &host, "detach plain")? == plain);
+        // Somebody's hand on the packet filter.
+        host.run("iptables -F DOCKER-USER")?;
+        wait_until("the packet filter to let the bridge's frames pass again", LIMIT, || {
+            let filter = host.run("iptables -S DOCKER-USER")?;
+            Ok(Look::when(filter.contains("-o weave"), || filter.clone()))
+        })?;
+        // Docker is served while the router is stopped, and after it was launched again.
+        weave(programs, &host, "stop")?;
+        soon("docker network ls", || engine.docker("network ls"))?;
+        weave(programs, &host, &launch)?;
+        engine.run("two", "weave", "")?;
+        await_ping(&engine, "two", &one)?;
+        soon("docker rm", || engine.docker("rm --force two"))?;
+        weave(programs, &host, "reset")?;
+        let networks = engine.docker("network ls --format {{.Name}}")?;
+        ensure!(!networks.lines().any(|name| name == "weave"), "{networks}");
+        let links = host.run("ip -o link show")?;
+        ensure!(!links.contains("weave") && !links.contains("vethwe"), "interfaces are left: {links}");
+        let filter = host.run("iptables -S")?;
+        ensure!(!filter.contains("-o weave"), "the packet filter still has {filter}");
+        ensure!(!host.run("ls /run/docker/plugins")?.contains("weave"), "the driver's socket is left");
+        soon("docker run", || engine.docker(&format!("run --rm {IMAGE} /bin/echo fine")))?;
+        Ok(())
+    })
+}
