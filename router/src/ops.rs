@@ -8,6 +8,7 @@ mod commands;
 mod endpoint;
 mod expose;
 mod leave;
+mod pod;
 mod record;
 mod repair;
 mod reset;

@@ -13,6 +13,8 @@
 
 pub mod accounting;
 pub mod clock;
+pub mod cni;
+pub mod cni_clients;
 pub mod docker;
 pub mod lab;
 pub mod product;

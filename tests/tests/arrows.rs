@@ -44,6 +44,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("weave-launcher", &["weave-api", "weave-hostnet", "weave-docker"]),
     ("weave-docker", &["weave-api"]),
+    // A client like any other.
+    ("weave-cni", &["weave-api"]),
     ("weave-policy", &[]),
     // Never the mesh: it works beside any network.
     ("weave-npc", &["weave-policy", "weave-hostnet"]),

@@ -1,6 +1,10 @@
 //! The real client against a server with good and bad days: what comes out is what a directory with the same objects
 //! says, whatever happened on the way.
-#![allow(clippy::unwrap_used, clippy::unwrap_in_result, reason = "a lock that is poisoned, or a test that cannot go on")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    reason = "a lock that is poisoned, or a test that cannot go on"
+)]
 
 mod authority;
 mod follower;

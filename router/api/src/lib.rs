@@ -15,6 +15,7 @@ mod endpoint;
 mod error;
 mod exit;
 mod log;
+mod pod;
 mod repair;
 mod report;
 mod request;
@@ -34,6 +35,10 @@ pub use endpoint::{
 pub use error::{ApiError, ErrorCode};
 pub use exit::Exit;
 pub use log::{LogLevelRequest, LogLevelResponse};
+pub use pod::{
+    FoundInterface, InspectRequest, InspectResponse, InterfaceOptions, MadeInterface, NetworkRequest,
+    NetworkResponse, ReleaseRequest, Route,
+};
 pub use repair::{RepairClaim, RepairRequest, RepairResponse, RingMeeting, RingSide};
 pub use report::{
     BroadcastRoute, ConnectionReport, ConnectionState, ContainerReport, Counters, DataPlaneReport, DnsEntry,

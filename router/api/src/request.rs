@@ -11,7 +11,7 @@ use weave_model::{AddressSpec, ContainerId, Interface, Mac, PeerName, Subnet};
 use crate::{
     Call, ContainerRef, ContainerReport, EndpointCreateRequest, EndpointJoinRequest, EndpointListRequest,
     EndpointListResponse, EndpointNameRequest, EndpointRemoveRequest, EndpointRemoveResponse,
-    EndpointResponse, call::wait,
+    EndpointResponse, InterfaceOptions, MadeInterface, call::wait,
 };
 
 /// Adds targets; with `replace`, makes these the only ones.
@@ -64,6 +64,9 @@ pub struct AttachRequest {
     /// Do not route multicast to the network.
     #[serde(default)]
     pub no_multicast_route: bool,
+    /// How the interface differs from the custom.
+    #[serde(default)]
+    pub options: InterfaceOptions,
     /// Seconds to wait for addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<u64>,
@@ -93,6 +96,9 @@ pub struct AttachResponse {
     /// The full names registered.
     #[serde(default)]
     pub names: Vec<String>,
+    /// The rest of what was made.
+    #[serde(default)]
+    pub made: MadeInterface,
 }
 
 /// Takes addresses away from a container and frees them; without a list, all of them and the interface.

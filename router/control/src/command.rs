@@ -7,10 +7,10 @@ use weave_api::{
     DnsRemoveRequest, DnsResponse, DoctorRequest, EndpointCreateRequest, EndpointJoinRequest,
     EndpointListRequest, EndpointListResponse, EndpointNameRequest, EndpointRemoveRequest,
     EndpointRemoveResponse, EndpointResponse, ExposeRequest, ForgetRequest, FreeRequest, HideRequest,
-    LeaveRequest, LeaveResponse, ListRequest, ListResponse, LogLevelRequest, LogLevelResponse, LookupRequest,
-    PrimeRequest, PrimeResponse, PsRequest, PsResponse, ReadyRequest, ReadyResponse, RepairRequest,
-    RepairResponse, Report, ResetRequest, ResetResponse, RmpeerRequest, RmpeerResponse, TargetsResponse,
-    TraceRequest, TraceResponse,
+    InspectRequest, InspectResponse, LeaveRequest, LeaveResponse, ListRequest, ListResponse, LogLevelRequest,
+    LogLevelResponse, LookupRequest, NetworkRequest, NetworkResponse, PrimeRequest, PrimeResponse, PsRequest,
+    PsResponse, ReadyRequest, ReadyResponse, ReleaseRequest, RepairRequest, RepairResponse, Report,
+    ResetRequest, ResetResponse, RmpeerRequest, RmpeerResponse, TargetsResponse, TraceRequest, TraceResponse,
 };
 
 /// Where an answer goes. When the asker has gone away, `is_closed` is true (and `closed` completes): whatever waits on its behalf is to be
@@ -43,6 +43,12 @@ pub enum Command {
     Attach(AttachRequest, Reply<AttachResponse>),
     /// Take them away.
     Detach(DetachRequest, Reply<AddressesResponse>),
+    /// Take everything of a container away.
+    Release(ReleaseRequest, Reply<AddressesResponse>),
+    /// What a container's interface looks like.
+    Inspect(InspectRequest, Reply<InspectResponse>),
+    /// What the network is like on this host.
+    Network(NetworkRequest, Reply<NetworkResponse>),
     /// Give the host addresses.
     Expose(ExposeRequest, Reply<AddressesResponse>),
     /// Take them away.
@@ -114,6 +120,9 @@ dispatch! {
     ForgetRequest => Forget;
     AttachRequest => Attach;
     DetachRequest => Detach;
+    ReleaseRequest => Release;
+    InspectRequest => Inspect;
+    NetworkRequest => Network;
     ExposeRequest => Expose;
     HideRequest => Hide;
     AllocateRequest => Allocate;

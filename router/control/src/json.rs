@@ -12,9 +12,9 @@ use weave_api::{
     AllocateRequest, AttachRequest, ClaimRequest, ConnectRequest, DetachRequest, DnsAddRequest,
     DnsLookupRequest, DnsRemoveRequest, DoctorRequest, EndpointCreateRequest, EndpointJoinRequest,
     EndpointListRequest, EndpointNameRequest, EndpointRemoveRequest, ExposeRequest, ForgetRequest,
-    FreeRequest, HideRequest, LeaveRequest, ListRequest, LogLevelRequest, LookupRequest, OPENAPI,
-    OPENAPI_PATH, PrimeRequest, PsRequest, REPORT_PATH, ReadyRequest, RepairRequest, Report, ResetRequest,
-    RmpeerRequest, TraceRequest,
+    FreeRequest, HideRequest, InspectRequest, LeaveRequest, ListRequest, LogLevelRequest, LookupRequest,
+    NetworkRequest, OPENAPI, OPENAPI_PATH, PrimeRequest, PsRequest, REPORT_PATH, ReadyRequest,
+    ReleaseRequest, RepairRequest, Report, ResetRequest, RmpeerRequest, TraceRequest,
 };
 
 use crate::{body::read_json, command::Dispatch, engine::Engine, refusal::Refusal};
@@ -27,6 +27,9 @@ pub(crate) fn routes() -> Router<Engine> {
     let router = with::<ForgetRequest>(router);
     let router = with::<AttachRequest>(router);
     let router = with::<DetachRequest>(router);
+    let router = with::<ReleaseRequest>(router);
+    let router = with::<InspectRequest>(router);
+    let router = with::<NetworkRequest>(router);
     let router = with::<ExposeRequest>(router);
     let router = with::<HideRequest>(router);
     let router = with::<AllocateRequest>(router);

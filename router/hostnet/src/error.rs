@@ -51,6 +51,14 @@ pub enum HostError {
     /// One address was given twice, with different prefix lengths.
     #[error("address {0} is wanted with two different prefix lengths")]
     AddressTwice(std::net::IpAddr),
+    /// A route of one address family by a gateway of the other.
+    #[error("there can be no route to {destination} by {gateway}: they are of different address families")]
+    RouteFamilies {
+        /// Where it shall lead.
+        destination: ipnet::IpNet,
+        /// By whom.
+        gateway: std::net::IpAddr,
+    },
     /// A multicast, loopback or unspecified address.
     #[error(
         "{0} is no address that an interface can have: it is a multicast, loopback or unspecified address"
@@ -137,7 +145,8 @@ impl HostError {
             | Self::NotANamespace(_)
             | Self::HostNamespace(_)
             | Self::AddressTwice(_)
-            | Self::NoHostAddress(_) => None,
+            | Self::NoHostAddress(_)
+            | Self::RouteFamilies { .. } => None,
         }
     }
 }

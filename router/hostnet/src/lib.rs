@@ -30,6 +30,7 @@ mod fdb;
 mod host;
 mod link;
 mod neighbour;
+mod pod;
 mod port;
 mod probe;
 mod resize;
@@ -56,6 +57,7 @@ pub use host::Host;
 pub use neighbour::NeighbourDiff;
 pub use netns::{Netns, NetnsRef};
 pub use packet::PacketSocket;
+pub use pod::{Inspection, check_route};
 pub use probe::{Capabilities, can_enter_namespaces, has_tun};
 pub use spec::{
     AttachSpec, Attached, BridgeSpec, ContainerInterface, Detached, FdbDiff, HostRoute, LinkIndex,

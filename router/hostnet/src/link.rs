@@ -29,6 +29,8 @@ pub(crate) struct Link {
     pub(crate) is_loopback: bool,
     /// As a port of a bridge: whether frames pass.
     pub(crate) is_forwarding: bool,
+    /// As a port of a bridge: whether frames may go back to where they came from.
+    pub(crate) is_hairpin: bool,
     /// The settings of a tunnel device; none for anything else.
     pub(crate) vxlan: Vec<InfoVxlan>,
 }
@@ -46,6 +48,7 @@ impl Link {
             is_up: message.header.flags.contains(LinkFlags::Up),
             is_loopback: message.header.flags.contains(LinkFlags::Loopback),
             is_forwarding: false,
+            is_hairpin: false,
             vxlan: Vec::new(),
         };
         for attribute in message.attributes {
@@ -77,6 +80,7 @@ impl Link {
             self.vxlan = settings;
         } else if let LinkInfo::PortData(InfoPortData::BridgePort(settings)) = part {
             self.is_forwarding = settings.contains(&InfoBridgePort::State(BridgePortState::Forwarding));
+            self.is_hairpin = settings.contains(&InfoBridgePort::HairpinMode(true));
         }
     }
 

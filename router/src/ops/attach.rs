@@ -7,14 +7,14 @@ use std::{
 
 use weave_api::{
     AddressesResponse, ApiError, AttachRequest, AttachResponse, Call as _, ContainerRef, DetachRequest,
-    ErrorCode,
+    ErrorCode, InterfaceOptions,
 };
 use weave_hostnet::{AttachSpec, Attached, NetnsRef, names, pid_of_container};
 use weave_model::{AddressSpec, ContainerId, Interface};
 use weave_names::RemoveFilter;
 use weave_node::Attachment;
 
-use super::{Obtained, Ops, Record, host_error, stopping};
+use super::{Obtained, Ops, Record, host_error, pod::Paths, stopping};
 use crate::store::{Change, Part};
 
 /// Where `ip netns add` puts namespaces; a container id may be the name of one.
@@ -27,12 +27,21 @@ impl Ops {
     /// of its own, so that nothing is left half made when the asker goes away.
     pub(crate) async fn attach(self: &Arc<Self>, request: AttachRequest) -> Result<AttachResponse, ApiError> {
         self.refuse_unsupported(&request)?;
+        self.check_options(&request.options)?;
         let container = request.container.container_id()?;
         let netns = self.find_netns(&request.container, &container)?;
         self.check_names(&container, &request.names).await?;
-        let obtained = self.obtain(&container, &request.addresses, request.timeout()).await?;
+        let wanted = self.wanted_addresses(&request)?;
+        let obtained = self.obtain(&container, &wanted, request.timeout()).await?;
+        let paths = match self.paths_for(&obtained.all, &request).await {
+            Ok(paths) => paths,
+            Err(error) => {
+                self.return_fresh(obtained).await;
+                return Err(error);
+            }
+        };
         let ops = Arc::clone(self);
-        tokio::spawn(async move { ops.attach_obtained(container, netns, obtained, request).await })
+        tokio::spawn(async move { ops.attach_obtained(container, netns, obtained, paths, request).await })
             .await
             .map_err(ApiError::internal)?
     }
@@ -42,32 +51,42 @@ impl Ops {
         container: ContainerId,
         netns: PathBuf,
         mut obtained: Obtained,
-        request: AttachRequest,
+        paths: Paths,
+        mut request: AttachRequest,
     ) -> Result<AttachResponse, ApiError> {
         let _exclusive = self.exclusive.lock().await;
-        let attached = match self.plug(&container, &netns, &obtained.all, !request.no_multicast_route).await {
+        let attached = match self.plug(&container, &netns, &obtained.all, &request).await {
             Ok(attached) => attached,
             Err(error) => {
                 self.return_fresh(obtained).await;
                 return Err(error);
             }
         };
-        let names = if request.without_dns { Vec::new() } else { request.names };
-        let record = self.record_for(&container, &netns, &attached, names);
-        if let Err(error) = self.keep(&record).await {
-            self.unplug(&netns, &attached).await;
-            self.return_fresh(obtained).await;
-            return Err(error);
-        }
+        let names = if request.without_dns { Vec::new() } else { std::mem::take(&mut request.names) };
+        let record = self.record_for(&container, &netns, &attached, names, &request.options);
+        let made = async {
+            let made = self.equip(&record, paths, request.options.hairpin).await?;
+            self.keep(&record).await?;
+            Ok(made)
+        };
+        let made = match made.await {
+            Ok(made) => made,
+            Err(error) => {
+                self.unplug(&netns, record.ifname(), &attached).await;
+                self.return_fresh(obtained).await;
+                return Err(error);
+            }
+        };
         obtained.settle();
         self.announce(&record).await?;
         tracing::info!(%container, addresses = ?record.addresses, "attached");
         Ok(AttachResponse {
             container,
-            interface: names::CONTAINER.to_owned(),
+            interface: record.ifname().to_owned(),
             mac: record.mac,
             addresses: std::mem::take(&mut obtained.all),
             names: record.names,
+            made,
         })
     }
 
@@ -104,26 +123,27 @@ impl Ops {
         container: &ContainerId,
         netns: &Path,
         addresses: &[Interface],
-        multicast_route: bool,
+        request: &AttachRequest,
     ) -> Result<Attached, ApiError> {
+        let options = &request.options;
         let seed = [&self.local.0[..], container.as_str().as_bytes()].concat();
         let spec = AttachSpec {
             netns: NetnsRef::Path(netns.to_owned()),
             bridge: self.bridge.clone(),
             host_ifname: names::host_ifname(container.as_str()),
-            container_ifname: names::CONTAINER.to_owned(),
-            mac: Some(names::mac_from_seed(&seed)),
-            mtu: self.mtu().into(),
+            container_ifname: options.name.clone().unwrap_or_else(|| names::CONTAINER.to_owned()),
+            mac: Some(options.mac.unwrap_or_else(|| names::mac_from_seed(&seed))),
+            mtu: self.mtu().min(options.mtu.unwrap_or(u16::MAX)).into(),
             addresses: addresses.to_vec(),
-            multicast_route,
+            multicast_route: !request.no_multicast_route,
         };
         self.host.attach(&spec).await.map_err(|error| host_error(&error))
     }
 
-    async fn unplug(&self, netns: &Path, attached: &Attached) {
+    async fn unplug(&self, netns: &Path, ifname: &str, attached: &Attached) {
         let netns = NetnsRef::Path(netns.to_owned());
         let addresses = (!attached.created).then_some(attached.added.as_slice());
-        if let Err(error) = self.host.detach(&netns, names::CONTAINER, addresses).await {
+        if let Err(error) = self.host.detach(&netns, ifname, addresses).await {
             tracing::warn!(error = format!("{error:#}"), "an interface was not taken back");
         }
     }
@@ -134,6 +154,7 @@ impl Ops {
         netns: &Path,
         attached: &Attached,
         mut names: Vec<String>,
+        options: &InterfaceOptions,
     ) -> Record {
         if let Some(before) = self.records().get(container) {
             names.extend(before.names.iter().cloned());
@@ -149,6 +170,8 @@ impl Ops {
             names,
             masquerade: false,
             endpoint: None,
+            interface: options.name.clone(),
+            max_mtu: options.mtu,
         }
     }
 
@@ -215,7 +238,11 @@ impl Ops {
         };
         let detached = self
             .host
-            .detach(&NetnsRef::Path(netns), names::CONTAINER, wanted.as_deref())
+            .detach(
+                &NetnsRef::Path(netns),
+                record.as_ref().map_or(names::CONTAINER, Record::ifname),
+                wanted.as_deref(),
+            )
             .await
             .map_err(|error| host_error(&error))?;
         let mut removed = detached.removed;

@@ -101,6 +101,8 @@ impl Ops {
             addresses: request.addresses.clone(),
             names: before.as_ref().map(|record| record.names.clone()).unwrap_or_default(),
             masquerade: false,
+            interface: None,
+            max_mtu: None,
             endpoint: Some(before.and_then(|record| record.endpoint).unwrap_or_default()),
         }
     }

@@ -79,6 +79,8 @@ impl Ops {
             names,
             masquerade: !request.without_masquerade,
             endpoint: None,
+            interface: None,
+            max_mtu: None,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use weave_hostnet::names;
 use weave_model::{ContainerId, Interface, Mac};
 
 /// One attached container, or the host itself under [`ContainerId::expose`].
@@ -21,6 +22,12 @@ pub(crate) struct Record {
     /// What only interfaces have that a container engine moves by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) endpoint: Option<Endpoint>,
+    /// Name of the container's end, where it is not the customary one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) interface: Option<String>,
+    /// The largest MTU that the container wants, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_mtu: Option<u16>,
 }
 
 /// An interface that a container engine takes into a container; the record's container is the engine's endpoint.
@@ -34,6 +41,11 @@ impl Record {
     /// Who is shown to have the interface, and to whom names belong.
     pub(crate) fn holder(&self) -> &ContainerId {
         self.endpoint.as_ref().and_then(|endpoint| endpoint.container.as_ref()).unwrap_or(&self.container)
+    }
+
+    /// Name of the container's end.
+    pub(crate) fn ifname(&self) -> &str {
+        self.interface.as_deref().unwrap_or(names::CONTAINER)
     }
 
     pub(crate) fn encode(&self) -> anyhow::Result<Vec<u8>> {

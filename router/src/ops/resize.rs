@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use weave_hostnet::{NetnsRef, names};
+use weave_hostnet::NetnsRef;
 use weave_model::ContainerId;
 
 use super::Ops;
@@ -47,11 +47,12 @@ impl Ops {
                 continue;
             }
             let netns = NetnsRef::Path(record.netns.clone());
+            let wanted = record.max_mtu.map_or(mtu, |most| most.min(mtu)).into();
             let resized = if record.endpoint.is_some() {
                 let inside = (!record.netns.as_os_str().is_empty()).then_some(&netns);
-                self.host.set_endpoint_mtu(&record.host_ifname, inside, mtu.into()).await
+                self.host.set_endpoint_mtu(&record.host_ifname, inside, wanted).await
             } else {
-                self.host.set_container_mtu(&netns, names::CONTAINER, mtu.into()).await
+                self.host.set_container_mtu(&netns, record.ifname(), wanted).await
             };
             if let Err(error) = resized {
                 // One that has just gone is released by the sweep.

@@ -14,9 +14,10 @@ use tokio::sync::mpsc;
 use weave_api::{
     AddressesResponse, ApiError, AttachResponse, ContainerReport, DataPlaneReport, Diagnosis, DnsEntry,
     DnsLookupResponse, DnsReport, DnsResponse, EndpointListResponse, EndpointRemoveResponse, ErrorCode,
-    IpamReport, LeaveResponse, ListResponse, LogLevelResponse, OwnerReport, PrimeResponse, PsResponse,
-    ReadyResponse, RepairResponse, Report, ResetResponse, RingMeeting, RingSide, RmpeerResponse,
-    RouterReport, StationTrace, TakenOver, TargetsResponse, TraceResponse,
+    InspectResponse, IpamReport, LeaveResponse, ListResponse, LogLevelResponse, MadeInterface,
+    NetworkResponse, OwnerReport, PrimeResponse, PsResponse, ReadyResponse, RepairResponse, Report,
+    ResetResponse, RingMeeting, RingSide, RmpeerResponse, RouterReport, StationTrace, TakenOver,
+    TargetsResponse, TraceResponse,
 };
 use weave_control::{Command, Reply};
 use weave_model::{AddressSpec, ContainerId, Interface, Mac, PeerName};
@@ -84,13 +85,27 @@ impl Engine {
                 let names = request.names.iter().map(|n| format!("{n}.weave.local.")).collect();
                 let mac = Mac([2, 0, 0, 0, 0, 9]);
                 let interface = "ethwe".to_owned();
-                let made = |addresses| AttachResponse { container, interface, mac, addresses, names };
+                let made = |addresses| AttachResponse {
+                    container,
+                    interface,
+                    mac,
+                    addresses,
+                    names,
+                    made: MadeInterface::default(),
+                };
                 say(reply, given.map(made));
             }
             Command::Detach(request, reply) => {
                 let container = request.container.container_id().unwrap();
                 say(reply, Ok(take(&mut state, container)));
             }
+            Command::Release(request, reply) => say(reply, Ok(take(&mut state, request.container))),
+            Command::Inspect(request, reply) => {
+                let container = request.container.container_id().unwrap();
+                let recorded = state.addresses.get(&container).cloned();
+                say(reply, Ok(InspectResponse { recorded, found: None }));
+            }
+            Command::Network(_, reply) => say(reply, Ok(network(&state))),
             Command::Expose(request, reply) => {
                 let container = ContainerId::expose();
                 let given = self.give(&mut state, &container, &request.addresses);
@@ -248,6 +263,17 @@ fn trace(state: &State, target: String) -> TraceResponse {
         .collect();
     let note = stations.is_empty().then(|| format!("nobody has {target}"));
     TraceResponse { target, stations, note }
+}
+
+fn network(state: &State) -> NetworkResponse {
+    NetworkResponse {
+        bridge: "weave".to_owned(),
+        mtu: 1376,
+        exposed: state.addresses.get(&ContainerId::expose()).cloned().unwrap_or_default(),
+        default_subnets: vec!["10.32.0.0/12".parse().unwrap()],
+        ipam_ready: ring(state).is_ok(),
+        ipam_status: state.no_ring.clone(),
+    }
 }
 
 fn say<T>(reply: Reply<T>, answer: Result<T, ApiError>) {
