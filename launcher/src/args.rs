@@ -65,6 +65,7 @@ pub(crate) enum Command {
     )]
     Launch(Launch),
     /// Stop the router; containers keep their addresses for its return.
+    #[command(after_help = "Example: weave stop --timeout 5 --force")]
     Stop(Stop),
     /// Leave the mesh for good: hand the addresses over, stop the router, and take everything of it from this host.
     #[command(after_help = "Example: weave reset")]
@@ -152,10 +153,6 @@ pub(crate) enum Command {
     /// Take over the addresses of peers that are gone for good.
     #[command(after_help = "Example: weave rmpeer aa:00:00:00:00:03 node-d")]
     Rmpeer(Rmpeer),
-    /// Serve Docker's engine on this host: its network driver, and the names of its containers. `weave launch` starts it
-    /// where Docker is.
-    #[command(after_help = "Example: weave docker-plugin --network none")]
-    DockerPlugin(DockerPlugin),
     /// Show how much the running router logs, or change it until it ends.
     #[command(after_help = "Examples:\n  weave log-level\n  weave log-level debug")]
     LogLevel {
@@ -168,7 +165,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Ipam,
     },
+    /// Serve Docker's engine on this host: its network driver, and the names of its containers. `weave launch` starts it
+    /// where Docker is.
+    #[command(after_help = "Example: weave docker-plugin --network none")]
+    DockerPlugin(DockerPlugin),
     /// Print the versions of this command and of the running router.
+    #[command(after_help = "Example: weave version -o json")]
     Version,
     /// Print a script that teaches a shell to complete these commands.
     #[command(after_help = "Example: weave completion bash >/etc/bash_completion.d/weave")]
@@ -555,6 +557,20 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        fn check(command: &clap::Command) {
+            let leaves = command.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help");
+            for leaf in leaves {
+                let said = leaf.get_after_help().map(ToString::to_string).unwrap_or_default();
+                let has_own = leaf.get_subcommands().next().is_some();
+                assert!(has_own || said.contains("Example"), "{}", leaf.get_name());
+                check(leaf);
+            }
+        }
+        check(&command());
     }
 
     #[test]

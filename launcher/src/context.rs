@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Display,
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     path::PathBuf,
     time::Duration,
 };
@@ -124,17 +124,67 @@ impl Context {
         call: impl Future<Output = Result<T, ApiError>>,
         reason: impl Fn(&Report) -> Option<String>,
     ) -> Result<T, Failure> {
-        let mut said = None;
+        let mut progress = Progress::new(io::stderr().is_terminal());
         tokio::pin!(call);
         loop {
-            if let Ok(done) = tokio::time::timeout(PROGRESS_EVERY, &mut call).await {
+            if let Ok(done) = tokio::time::timeout(progress.tick(), &mut call).await {
+                progress.end();
                 return Ok(done?);
             }
-            let now = self.client.report().await.ok().as_ref().and_then(&reason);
-            if let Some(now) = now.filter(|now| said.as_ref() != Some(now)) {
-                talk(format_args!("waiting: {now}"));
-                said = Some(now);
+            if progress.is_time_to_look() {
+                progress.tell(self.client.report().await.ok().as_ref().and_then(&reason));
             }
+            progress.turn();
+        }
+    }
+}
+
+/// What a command that waits shows on standard error: on a terminal one line that moves, else a line for each reason.
+struct Progress {
+    is_terminal: bool,
+    reason: Option<String>,
+    ticks: usize,
+}
+
+/// The picture of a line that moves, and how often it changes.
+const FRAMES: [char; 4] = ['|', '/', '-', '\\'];
+const FRAME_EVERY: Duration = Duration::from_millis(125);
+const FRAMES_TO_A_LOOK: usize = 8;
+/// To the beginning of the line, and clear it (ECMA-48: EL).
+const CLEAR_LINE: &str = "\r\x1b[2K";
+
+impl Progress {
+    const fn new(is_terminal: bool) -> Self {
+        Self { is_terminal, reason: None, ticks: 0 }
+    }
+
+    const fn tick(&self) -> Duration {
+        if self.is_terminal { FRAME_EVERY } else { PROGRESS_EVERY }
+    }
+
+    fn is_time_to_look(&mut self) -> bool {
+        self.ticks += 1;
+        !self.is_terminal || self.ticks.is_multiple_of(FRAMES_TO_A_LOOK)
+    }
+
+    fn tell(&mut self, reason: Option<String>) {
+        let Some(reason) = reason.filter(|reason| self.reason.as_ref() != Some(reason)) else { return };
+        if !self.is_terminal {
+            talk(format_args!("waiting: {reason}"));
+        }
+        self.reason = Some(reason);
+    }
+
+    fn turn(&self) {
+        if let (true, Some(reason)) = (self.is_terminal, &self.reason) {
+            let frame = FRAMES[self.ticks % FRAMES.len()];
+            let _ = write!(io::stderr().lock(), "{CLEAR_LINE}{frame} waiting: {reason}");
+        }
+    }
+
+    fn end(&self) {
+        if self.is_terminal && self.reason.is_some() {
+            let _ = write!(io::stderr().lock(), "{CLEAR_LINE}");
         }
     }
 }

@@ -332,7 +332,8 @@ mod tests {
     fn every_chain_that_drops_tells_before() {
         let program = program(Multicast::Judge);
         let drops = |rule: &&Rule| rule.note.starts_with("nothing allows");
-        let dropping: Vec<_> = program.chains.iter().filter(|chain| chain.rules.iter().any(|r| drops(&r))).collect();
+        let dropping: Vec<_> =
+            program.chains.iter().filter(|chain| chain.rules.iter().any(|r| drops(&r))).collect();
         assert_eq!(dropping.len(), 16, "two banks, two families, two views, two directions");
         for chain in dropping {
             let [.., tells, drops] = &chain.rules[..] else { panic!("{}", chain.name) };

@@ -7,40 +7,38 @@
 
 mod bridge;
 mod explain;
+mod names;
+mod node;
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use ipnet::IpNet;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
 };
 use weave_control::ListenConfig;
 use weave_hostnet::{Host, udp::Socket};
-use weave_link::{Credentials, FEATURE_FASTDP, LocalHello, StretchedPassword};
-use weave_mesh::Target;
+use weave_link::{Credentials, StretchedPassword};
 use weave_model::Uid;
-use weave_names::{Domain, Snapshot};
-use weave_node::Node;
+use weave_names::Snapshot;
 use weave_worker::{Workers, WorkersConfig};
 
-use self::bridge::Bridge;
+use self::{
+    bridge::Bridge,
+    names::{domain_of, start_dns},
+    node::{hello, start_node},
+};
 use crate::{
     clock,
-    config::{Config, DnsConfig, IpamConfig},
+    config::{Config, IpamConfig},
     doctor::Subject,
     engine::{Engine, Handle, Parts, Sources},
     exit::{Exit, Fatal},
     fastdp::{self, Fastdp, Tasks},
-    identity::{self, Local},
+    identity::Local,
     learning,
     logging::Logging,
     mark::MarkFile,
@@ -52,7 +50,7 @@ use crate::{
         tls::Tls,
     },
     report::{DnsFacts, Facts},
-    store::{Part, Store},
+    store::Store,
     supervisor::Supervisor,
 };
 
@@ -330,74 +328,6 @@ fn no_fastdp(config: &Config) -> Option<&'static str> {
     }
 }
 
-async fn start_node(
-    config: &Config,
-    local: &Local,
-    uid: Uid,
-    store: &Store,
-    host: &Host,
-) -> anyhow::Result<Node> {
-    let addresses = host
-        .underlay_addresses()
-        .await?
-        .into_iter()
-        .filter(|address| config.listen.ip().is_unspecified() || *address == config.listen.ip())
-        .map(|address| SocketAddr::new(address, config.listen.port()))
-        .collect();
-    let targets = if config.resume { resumed_targets(store)? } else { config.targets.clone() };
-    let texts: Vec<String> = targets.iter().map(ToString::to_string).collect();
-    identity::save_targets(store, &texts)?;
-    let mesh = weave_mesh::Config {
-        name: local.name,
-        uid,
-        public_key: local.identity.public_key(),
-        nickname: config.nickname.clone(),
-        incarnation: local.incarnation,
-        version: VERSION.to_owned(),
-        listen_port: config.listen.port(),
-        discovery: config.discovery,
-        conn_limit: config.conn_limit,
-        targets,
-        addresses,
-        ..weave_mesh::Config::default()
-    };
-    let ipam = config.ipam.as_ref().map(|ipam| weave_ipam::Config {
-        local: local.name,
-        ranges: ipam.ranges.clone(),
-        default_subnets: ipam.default_subnets.clone(),
-        init: ipam.init.clone(),
-        store_id: local.store_id,
-    });
-    let node = weave_node::Config {
-        mesh,
-        ipam,
-        restored: store.read_all(Part::Ipam)?,
-        domain: config.dns.as_ref().map(|dns| dns.domain.clone()),
-        mtu: config.mtu,
-    };
-    Node::new(node, clock::seed(), clock::now()).map_err(|error| Fatal::error(Exit::Store, error.to_string()))
-}
-
-fn resumed_targets(store: &Store) -> anyhow::Result<Vec<Target>> {
-    let texts = identity::load_targets(store)?;
-    Ok(texts.iter().filter_map(|text| text.parse().ok()).collect())
-}
-
-fn hello(config: &Config, local: &Local, uid: Uid) -> LocalHello {
-    LocalHello {
-        name: local.name,
-        uid,
-        incarnation: local.incarnation,
-        nickname: config.nickname.clone(),
-        listen_port: config.listen.port(),
-        software: format!("weaver {VERSION}"),
-        aes_hardware: weave_sleeve::has_aes_hardware(),
-        trusts_remote: false,
-        sleeve_index: 0,
-        features: if no_fastdp(config).is_none() { FEATURE_FASTDP } else { 0 },
-    }
-}
-
 fn start_quic(socket: SharedSocket, local: &Local) -> anyhow::Result<quinn::Endpoint> {
     let tls = Tls::new()?;
     let mut config = quinn::EndpointConfig::new(Arc::new(local.reset_key()));
@@ -414,41 +344,6 @@ fn start_quic(socket: SharedSocket, local: &Local) -> anyhow::Result<quinn::Endp
     .context("cannot start QUIC")?;
     endpoint.set_default_client_config(tls.client);
     Ok(endpoint)
-}
-
-fn domain_of(config: &Config) -> Domain {
-    config.dns.as_ref().map(|dns| dns.domain.clone()).unwrap_or_default()
-}
-
-/// Who may ask for names: containers, this host, and whom the operator lets. An open resolver serves attackers.
-async fn may_ask(config: &Config, dns: &DnsConfig, host: &Host) -> anyhow::Result<Vec<IpNet>> {
-    let ranges =
-        config.ipam.iter().flat_map(|ipam| &ipam.ranges).chain(&dns.allow).map(|subnet| subnet.net());
-    let loopback =
-        [IpNet::new(Ipv4Addr::LOCALHOST.into(), 8)?.trunc(), IpNet::from(IpAddr::from(Ipv6Addr::LOCALHOST))];
-    let own = host.addresses().await?.into_iter().map(|(_, net)| IpNet::from(net.addr()));
-    Ok(ranges.chain(loopback).chain(own).collect())
-}
-
-async fn start_dns(
-    config: &Config,
-    host: &Host,
-    names: &Arc<ArcSwap<Snapshot>>,
-) -> anyhow::Result<Option<Arc<weave_dns::Server>>> {
-    let Some(dns) = &config.dns else { return Ok(None) };
-    let server = weave_dns::Server::start(
-        weave_dns::DnsConfig {
-            listen: vec![dns.listen],
-            domain: dns.domain.clone(),
-            ttl: dns.ttl,
-            upstreams: weave_dns::Upstreams::ResolvConf(dns.resolv_conf.clone()),
-            allow: may_ask(config, dns, host).await?,
-            ..weave_dns::DnsConfig::default()
-        },
-        Arc::clone(names),
-    )
-    .await?;
-    Ok(Some(Arc::new(server)))
 }
 
 fn facts(

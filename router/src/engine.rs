@@ -7,6 +7,7 @@
 //!    An acknowledgement therefore never leaves before what it rests on is on disk.
 //! 4. Carry the outputs out in order. None of this waits for the network: messages go to the outbox of their link.
 
+mod counters;
 mod links;
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
@@ -24,6 +25,7 @@ use weave_model::LinkId;
 use weave_node::{Node, Output};
 use weave_worker::{WorkerEvent, Workers};
 
+pub(crate) use self::counters::{ByWords, Counters};
 use self::links::LiveLink;
 use crate::{
     clock,
@@ -76,17 +78,6 @@ pub(crate) struct Engine {
     dials: BTreeMap<DialId, AbortHandle>,
     requests: BTreeMap<RequestId, oneshot::Sender<Result<Reply, Refusal>>>,
     next_request: u64,
-}
-
-/// What the engine counts of itself.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Counters {
-    /// Links that have ended.
-    pub(crate) terminations: u64,
-    /// Connections that were refused in the handshake.
-    pub(crate) refused_links: u64,
-    /// Facts and messages of peers that a core refused.
-    pub(crate) refused_inputs: u64,
 }
 
 /// Lets other tasks work with the engine's state, one at a time.
@@ -242,6 +233,7 @@ impl Engine {
 
     fn on_worker(&mut self, event: WorkerEvent) {
         let now = clock::now();
+        let is_turn = !matches!(event, WorkerEvent::LinkMtu { .. });
         let (link, up, mtu, rtt) = match event {
             WorkerEvent::LinkUp { link, mtu, rtt } => (link, true, mtu, rtt),
             WorkerEvent::LinkMtu { link, mtu } => {
@@ -258,6 +250,9 @@ impl Engine {
             }
         };
         if self.links.contains_key(&link) {
+            if is_turn {
+                self.counters.turn("sleeve", if up { "up" } else { "down" });
+            }
             self.node.handle_overlay(link, Overlay { kind: OverlayKind::Sleeve, up, mtu, rtt }, now);
         }
     }
@@ -316,6 +311,7 @@ impl Engine {
             Output::Persist(_) => {}
             Output::Incarnation(incarnation) => self.linker.set_incarnation(incarnation),
             Output::Reply { request, result } => {
+                self.counters.answer(&result);
                 if let Some(waiting) = self.requests.remove(&request) {
                     // Who stopped waiting has withdrawn the request, or is about to.
                     let _ = waiting.send(result);
@@ -330,8 +326,14 @@ impl Engine {
                 self.mtu.send_replace(Some(mtu));
             }
             Output::Names(snapshot) => self.names.store(snapshot),
-            Output::PeerJoined { peer, nickname } => tracing::info!(%peer, nickname, "peer joined"),
-            Output::PeerLeft { peer } => tracing::info!(%peer, "peer left"),
+            Output::PeerJoined { peer, nickname } => {
+                self.counters.joined += 1;
+                tracing::info!(%peer, nickname, "peer joined");
+            }
+            Output::PeerLeft { peer } => {
+                self.counters.left += 1;
+                tracing::info!(%peer, "peer left");
+            }
             Output::Refused(refused) => {
                 self.counters.refused_inputs += 1;
                 tracing::warn!(peer = %refused.peer, what = refused.what, why = refused.why, "refused");

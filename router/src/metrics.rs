@@ -56,7 +56,7 @@ impl Snapshot {
     fn take(engine: &Engine, report: Report, dns: Option<weave_dns::Stats>, now: Instant) -> Self {
         let own = report.router.name;
         Self {
-            engine: engine.counters,
+            engine: engine.counters.clone(),
             mesh: engine.node.mesh_status(now).counters,
             worker: engine.workers.counters(),
             dns,
@@ -79,7 +79,20 @@ impl Snapshot {
             let labels = [("state", state), ("type", kind), ("encryption", encryption.to_owned())];
             family.put(&labels, count)?;
         }
-        out.count("weave_connection_terminations", "Links that have ended", self.engine.terminations)?;
+        out.count("weave_connection_terminations", "Links that have ended", self.engine.terminations())?;
+        let mut ended = out.counter("weave_connection_ends", "Links that have ended, by how")?;
+        ended.put_all(&["how"], &self.engine.ended)?;
+        out.count("weave_connections_opened", "Links that were opened", self.engine.opened)?;
+        let mut failures = out.counter(
+            "weave_handshake_failures",
+            "Attempts at links that came to nothing, by who dialled and why",
+        )?;
+        failures.put_all(&["side", "reason"], &self.engine.handshake_failures)?;
+        let mut turns = out.counter(
+            "weave_link_transitions",
+            "Times that an overlay became able to carry a link, or ceased to",
+        )?;
+        turns.put_all(&["overlay", "to"], &self.engine.transitions)?;
         out.count(
             "weave_connection_refusals",
             "Connections refused in the handshake",
@@ -174,11 +187,15 @@ impl Snapshot {
             "Times that the routes were computed",
             self.mesh.recalculations,
         )?;
+        out.count("weave_peers_joined", "Routers that came", self.engine.joined)?;
+        out.count("weave_peers_left", "Routers that went", self.engine.left)?;
         out.number("weave_peers", "Routers known, this one included", whole(self.report.router.peers.len()))
     }
 
     fn addresses(&self, out: &mut Page<'_, '_>) -> std::fmt::Result {
         let Some(ipam) = &self.report.ipam else { return Ok(()) };
+        let mut requests = out.counter("weave_ipam_requests", "Requests to the ring, by how they ended")?;
+        requests.put_all(&["outcome"], &self.engine.ring_requests)?;
         let mut used = out.gauge("weave_ips", "Number of IP addresses")?;
         used.put(&[("state", "local-used".to_owned())], whole(ipam.active))?;
         let all: f64 = ipam.ranges.iter().map(|range| size(range.net())).sum();
@@ -261,6 +278,21 @@ impl Page<'_, '_> {
 impl Counters<'_> {
     fn put(&mut self, labels: &Labels<'_>, value: u64) -> std::fmt::Result {
         ConstCounter::new(value).encode(self.0.encode_family(&labels.to_vec())?)
+    }
+}
+
+impl Counters<'_> {
+    fn put_all<const N: usize>(
+        &mut self,
+        names: &[&str; N],
+        counts: &engine::ByWords<N>,
+    ) -> std::fmt::Result {
+        for (words, count) in counts {
+            let labels: Vec<(&str, String)> =
+                names.iter().copied().zip(words.iter().map(|word| (*word).to_owned())).collect();
+            self.put(&labels, *count)?;
+        }
+        Ok(())
     }
 }
 

@@ -134,7 +134,7 @@ fn router(engine: &Engine, facts: &Facts, mesh: &MeshStatus, now: Instant) -> Ro
             .iter()
             .map(|(source, via)| BroadcastRoute { source: *source, via: via.clone() })
             .collect(),
-        terminations: engine.counters.terminations,
+        terminations: engine.counters.terminations(),
     }
 }
 

@@ -82,6 +82,21 @@ fn labels(text: &str) -> Result<BTreeMap<String, String>> {
     Ok(labels)
 }
 
+/// The metrics that the dashboard among the examples shows.
+fn dashboard() -> Result<BTreeSet<String>> {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/monitoring/grafana.json");
+    let document: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file)?)?;
+    let panels = document["panels"].as_array().context("no panels")?;
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let mut names = BTreeSet::new();
+    for expression in targets.filter_map(|target| target["expr"].as_str()) {
+        let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        names.extend(words.filter(|word| word.starts_with("weave_")).map(str::to_owned));
+    }
+    ensure!(names.len() > 10, "{names:?}");
+    Ok(names)
+}
+
 /// Asks from within the host, as a scraper there would.
 fn scrape(host: &Host, path: &str) -> Result<(String, String)> {
     let script = format!(
@@ -117,6 +132,17 @@ fn prometheus_reads_what_the_router_counts() -> Result<()> {
         }
         for name in ["weave_route_computations_total", "weave_dns_latency_seconds_count"] {
             first.get(name, &[])?;
+        }
+        ensure!(
+            first.get("weave_link_transitions_total", &[("overlay", "sleeve"), ("to", "up")])? >= 1.0,
+            "{first:?}"
+        );
+        ensure!(first.get("weave_ipam_requests_total", &[("outcome", "granted")])? >= 1.0, "{first:?}");
+        ensure!(first.get("weave_connections_opened_total", &[])? >= 1.0, "{first:?}");
+        for name in dashboard()? {
+            let bare =
+                ["_total", "_bucket"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(&name);
+            ensure!(first.types.contains_key(bare), "the dashboard shows {name}, and there is none");
         }
         // What merely was not ours to send is no drop.
         ensure!(first.get("weave_drops_total", &[("reason", "kernel_serves_all")]).is_err(), "{first:?}");

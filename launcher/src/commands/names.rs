@@ -22,8 +22,8 @@ pub(super) async fn add(context: &Context, add: DnsAdd) -> Result<(), Failure> {
     let found = docker::find(context, container.as_ref()).await;
     let own_name = found.as_ref().map(|found| found.name.clone());
     let container = found.map(|found| found.id).or(container);
-    let fqdn = fqdn.or(own_name);
-    let answer = context.client.call(&DnsAddRequest { container, addresses, fqdn, service }).await?;
+    let request = DnsAddRequest { container, addresses, fqdn: fqdn.or(own_name), service };
+    let answer = context.client.call(&request).await?;
     context.answer(&answer, String::new)
 }
 

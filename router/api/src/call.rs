@@ -17,6 +17,12 @@ pub const QUICK: Duration = Duration::from_secs(10);
 /// Where the whole state is read with GET.
 pub const REPORT_PATH: &str = "/v1/report";
 
+/// Where the description of all this is read with GET.
+pub const OPENAPI_PATH: &str = "/v1/openapi.json";
+
+/// The description, in the format of OpenAPI 3.1.
+pub const OPENAPI: &str = include_str!("../openapi.json");
+
 /// A request: posted as JSON to [`Call::PATH`], answered by JSON or an [`ApiError`](crate::ApiError).
 pub trait Call: Serialize + DeserializeOwned + Send + 'static {
     /// Where it is posted.

@@ -24,7 +24,7 @@ mod text;
 mod trace;
 pub mod views;
 
-pub use call::{Call, DEFAULT_WAIT, MAX_WAIT, QUICK, REPORT_PATH};
+pub use call::{Call, DEFAULT_WAIT, MAX_WAIT, OPENAPI, OPENAPI_PATH, QUICK, REPORT_PATH};
 pub use client::{Client, socket_path};
 pub use container::ContainerRef;
 pub use doctor::{Diagnosis, DoctorRequest, Finding};

@@ -4,6 +4,8 @@ use axum::{
     Json, Router,
     body::Body,
     extract::State,
+    http::header,
+    response::IntoResponse,
     routing::{get, post},
 };
 use weave_api::{
@@ -11,15 +13,15 @@ use weave_api::{
     DnsLookupRequest, DnsRemoveRequest, DoctorRequest, EndpointCreateRequest, EndpointJoinRequest,
     EndpointListRequest, EndpointNameRequest, EndpointRemoveRequest, ExposeRequest, ForgetRequest,
     FreeRequest, HideRequest, InspectRequest, LeaveRequest, ListRequest, LogLevelRequest, LookupRequest,
-    NetworkRequest, PrimeRequest, PsRequest, REPORT_PATH, ReadyRequest, ReleaseRequest, RepairRequest,
-    Report, ResetRequest, RmpeerRequest, TraceRequest,
+    NetworkRequest, OPENAPI, OPENAPI_PATH, PrimeRequest, PsRequest, REPORT_PATH, ReadyRequest,
+    ReleaseRequest, RepairRequest, Report, ResetRequest, RmpeerRequest, TraceRequest,
 };
 
 use crate::{body::read_json, command::Dispatch, engine::Engine, refusal::Refusal};
 
 /// The routes under `/v1/`.
 pub(crate) fn routes() -> Router<Engine> {
-    let router = Router::new().route(REPORT_PATH, get(report));
+    let router = Router::new().route(REPORT_PATH, get(report)).route(OPENAPI_PATH, get(description));
     let router = with::<ReadyRequest>(router);
     let router = with::<ConnectRequest>(router);
     let router = with::<ForgetRequest>(router);
@@ -44,13 +46,13 @@ pub(crate) fn routes() -> Router<Engine> {
     let router = with::<LeaveRequest>(router);
     let router = with::<ResetRequest>(router);
     let router = with::<TraceRequest>(router);
+    let router = with::<RepairRequest>(router);
+    let router = with::<LogLevelRequest>(router);
     let router = with::<EndpointCreateRequest>(router);
     let router = with::<EndpointJoinRequest>(router);
     let router = with::<EndpointNameRequest>(router);
     let router = with::<EndpointRemoveRequest>(router);
     let router = with::<EndpointListRequest>(router);
-    let router = with::<RepairRequest>(router);
-    let router = with::<LogLevelRequest>(router);
     with::<DoctorRequest>(router)
 }
 
@@ -61,6 +63,11 @@ fn with<C: Dispatch>(router: Router<Engine>) -> Router<Engine> {
 async fn call<C: Dispatch>(State(engine): State<Engine>, body: Body) -> Result<Json<C::Answer>, Refusal> {
     let request: C = read_json(body).await?;
     Ok(Json(engine.call(request).await?))
+}
+
+/// What there is to ask, for programs that generate clients.
+async fn description() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
 }
 
 async fn report(State(engine): State<Engine>) -> Result<Json<Report>, Refusal> {

@@ -81,15 +81,17 @@ impl Engine {
                     self.node.handle_link_blocked(link, false, now);
                 }
             }
-            LinkEvent::Closed { link, reason } => self.drop_link(link, &reason),
-            LinkEvent::DialFailed { dial, failure } => {
+            LinkEvent::Closed { link, reason } => self.drop_link(link, &reason, "lost"),
+            LinkEvent::DialFailed { dial, failure, kind } => {
                 self.dials.remove(&dial);
+                self.counters.fail("outbound", kind);
                 let is_final = failure.retry == Retry::Never;
                 tracing::debug!(reason = failure.text, is_final, "cannot connect");
                 self.node.handle_dial_failed(dial, failure, now);
             }
-            LinkEvent::Refused { remote, reason } => {
+            LinkEvent::Refused { remote, reason, kind } => {
                 self.counters.refused_links += 1;
+                self.counters.fail("inbound", kind);
                 tracing::warn!(%remote, reason, "refused a connection");
             }
         }
@@ -121,6 +123,7 @@ impl Engine {
             encrypted: matches!(established.encryption, Encryption::Encrypted { .. }),
         };
         tracing::debug!(%link, peer = %info.peer, %remote, "link opened");
+        self.counters.opened += 1;
         let data = LinkParams {
             link,
             peer: hello.name,
@@ -173,6 +176,7 @@ impl Engine {
         let Some(live) = self.links.get_mut(&link) else { return };
         live.trust();
         if is_new {
+            self.counters.turn("fastdp", "up");
             tracing::info!(peer = %live.peer, mtu, "the kernel carries this peer's frames");
         }
         let overlay = Overlay { kind: OverlayKind::Fastdp, up: true, mtu, rtt };
@@ -199,6 +203,7 @@ impl Engine {
         let was_fast = self.is_fast(link);
         if let Some(live) = self.links.get(&link) {
             if was_fast {
+                self.counters.turn("fastdp", "down");
                 tracing::warn!(peer = %live.peer, reason, "the tunnel carries this peer's frames");
             }
             let kind = OverlayKind::Fastdp;
@@ -259,7 +264,7 @@ impl Engine {
     pub(super) fn close(&mut self, link: LinkId, reason: &str) {
         let Some(live) = self.links.remove(&link) else { return };
         tracing::debug!(%link, reason, "closing a link");
-        self.counters.terminations += 1;
+        self.counters.end("closed");
         self.workers.remove_link(link);
         self.fastdp.remove(link);
         live.farewell.set(reason);
@@ -272,14 +277,14 @@ impl Engine {
         if let Some(live) = self.links.get(&link) {
             live.connection.close(1u32.into(), reason.as_bytes());
         }
-        self.drop_link(link, reason);
+        self.drop_link(link, reason, "cut");
     }
 
-    fn drop_link(&mut self, link: LinkId, reason: &str) {
+    fn drop_link(&mut self, link: LinkId, reason: &str, how: &'static str) {
         if self.links.remove(&link).is_none() {
             return;
         }
-        self.counters.terminations += 1;
+        self.counters.end(how);
         tracing::debug!(%link, reason, "link ended");
         self.workers.remove_link(link);
         self.fastdp.remove(link);

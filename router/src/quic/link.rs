@@ -15,7 +15,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use ipnet::IpNet;
 use tokio::sync::{Semaphore, mpsc, watch};
-use weave_link::{Credentials, Established, GuessLimiter, Handshake, LocalHello};
+use weave_link::{Credentials, Established, Fault, GuessLimiter, Handshake, LocalHello};
 use weave_mesh::{DialFailure, DialId, Retry, Target};
 use weave_model::LinkId;
 
@@ -48,9 +48,9 @@ pub(crate) enum LinkEvent {
     /// The link is gone.
     Closed { link: LinkId, reason: String },
     /// A dial led to nothing.
-    DialFailed { dial: DialId, failure: DialFailure },
+    DialFailed { dial: DialId, failure: DialFailure, kind: &'static str },
     /// Somebody who dialled us was refused.
-    Refused { remote: SocketAddr, reason: String },
+    Refused { remote: SocketAddr, reason: String, kind: &'static str },
 }
 
 /// A link whose other end is known.
@@ -111,11 +111,13 @@ struct Failure {
     is_guess: bool,
     /// Whether the two ends did not agree, rather than lost each other: something that an operator should hear of.
     is_refusal: bool,
+    /// The word for it in metrics.
+    kind: &'static str,
 }
 
 impl Failure {
     fn passing(text: impl Into<String>) -> Self {
-        Self { text: text.into(), is_guess: false, is_refusal: false }
+        Self { text: text.into(), is_guess: false, is_refusal: false, kind: "network" }
     }
 }
 
@@ -194,7 +196,10 @@ impl Linker {
                     self.limiter().record_failure(remote.ip(), clock::now());
                 }
                 if failure.is_refusal {
-                    let _ = self.events.send(LinkEvent::Refused { remote, reason: failure.text }).await;
+                    let _ = self
+                        .events
+                        .send(LinkEvent::Refused { remote, reason: failure.text, kind: failure.kind })
+                        .await;
                 } else {
                     tracing::debug!(%remote, reason = failure.text, "a connection did not become a link");
                 }
@@ -211,10 +216,10 @@ impl Linker {
                 self.limiter().record_success(remote.ip(), clock::now());
                 self.run(Some(dial), shaken).await;
             }
-            Err(Failure { text, .. }) => {
+            Err(Failure { text, kind, .. }) => {
                 // Even a wrong password is tried again: it may be in the middle of being changed.
                 let failure = DialFailure { text, retry: Retry::Backoff };
-                let _ = self.events.send(LinkEvent::DialFailed { dial, failure }).await;
+                let _ = self.events.send(LinkEvent::DialFailed { dial, failure, kind }).await;
             }
         }
     }
@@ -382,9 +387,21 @@ async fn converse(
             return Ok(established);
         }
         let message = read_message(&mut streams.1, received).await?;
-        handshake
-            .handle_message(&message)
-            .map_err(|error| Failure { is_refusal: true, ..Failure::passing(error.to_string()) })?;
+        handshake.handle_message(&message).map_err(|error| Failure {
+            is_refusal: true,
+            kind: word_for(error.fault()),
+            ..Failure::passing(error.to_string())
+        })?;
+    }
+}
+
+const fn word_for(fault: Fault) -> &'static str {
+    match fault {
+        Fault::CannotParse => "unreadable",
+        Fault::Misbehaved => "misbehaved",
+        Fault::Incompatible => "version",
+        Fault::Password => "password",
+        Fault::Ours => "internal",
     }
 }
 

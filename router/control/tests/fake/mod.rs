@@ -220,10 +220,6 @@ impl Engine {
     }
 }
 
-fn no_endpoints() -> ApiError {
-    ApiError::new(ErrorCode::NotFound, "there are no endpoints here")
-}
-
 /// A ring that has met another, while there are addresses.
 fn repair(state: &State, done: bool) -> RepairResponse {
     if state.addresses.is_empty() {
@@ -232,6 +228,10 @@ fn repair(state: &State, done: bool) -> RepairResponse {
     let side = |last| RingSide { peers: vec![PeerName([2, 0, 0, 0, 0, last])], seeds: vec![], used: true };
     let meeting = Some(RingMeeting { ours: side(1), theirs: side(2), gives_way: true });
     RepairResponse { done, meeting, ..RepairResponse::default() }
+}
+
+fn no_endpoints() -> ApiError {
+    ApiError::new(ErrorCode::NotFound, "there are no endpoints here")
 }
 
 fn reset(force: bool) -> Result<ResetResponse, ApiError> {
