@@ -70,6 +70,9 @@ pub use repair::{Meeting, Misplaced, RepairPlan, Side};
 pub use request::{Refusal, Reply, RequestId, WaitReason};
 pub use status::{IpamStatus, OwnerStatus, PendingStatus, Problem};
 
+#[cfg(test)]
+extern crate self as weave_ipam;
+
 /// The model under `tests/sim`, for the check that it notices broken rules.
 #[cfg(test)]
 #[path = "../tests/sim"]
@@ -79,5 +82,3 @@ mod simulation {
     pub(crate) mod node;
     pub(crate) mod world;
 }
-#[cfg(test)]
-extern crate self as weave_ipam;

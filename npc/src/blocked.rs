@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::Context;
-use weave_hostnet::nft::{Expressions, Logged, LoggedPacket, PacketLog, Program, Rule};
+use weave_hostnet::nft::{Expressions, Logged, LoggedPacket, PacketLog, Rule};
 use weave_policy::{Direction, Flow, Protocol, Traffic};
 
 use crate::{clock, source::Event};
