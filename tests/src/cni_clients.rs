@@ -229,7 +229,11 @@ impl<'h> Containerd<'h> {
     /// When it fails.
     pub fn run(&self, id: &str, root: &Path, line: &str) -> Result<String> {
         let mut command = self.ctr();
-        command.args(["run", "--rm", "--cni", "--rootfs"]).arg(root).arg(id).args(line.split_whitespace());
+        command
+            .args(["run", "--rm", "--cni", "--cgroup", "", "--rootfs"])
+            .arg(root)
+            .arg(id)
+            .args(line.split_whitespace());
         tool::run(&mut command)
     }
 }

@@ -92,7 +92,8 @@ fn containerd_runs_a_container_by_our_plugin_and_everything_is_freed() -> Result
         let containerd = Containerd::start(&lab, &routers[0], &plugins)?;
         for id in ["first", "second"] {
             let said = containerd.run(id, &root, &format!("/bin/ping -c 3 -W 5 {}", far.address()))?;
-            ensure!(said.contains(" 0% packet loss"), "{said}");
+            // The very first may be sent before the other host knows who has come.
+            ensure!(said.contains("seq=2"), "{said}");
             await_nobody(&routers[0])?;
         }
         let links = hosts[0].run("ip -o link show")?;
