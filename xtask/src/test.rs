@@ -93,7 +93,7 @@ const POLICY_CHECKS: [Check; 2] = [
 ];
 
 /// What `--real` runs: its tests are built for it alone, so that nobody without these programs sees them fail.
-const REAL: [Check; 2] = [
+const REAL: [Check; 3] = [
     Check {
         title: "lints of the tests against programs of others",
         arguments: &[
@@ -126,14 +126,35 @@ const REAL: [Check; 2] = [
         ],
         is_quick: false,
     },
+    Check {
+        title: "podman and containerd by our CNI plugin",
+        arguments: &[
+            "test",
+            "--package",
+            "weave-tests",
+            "--features",
+            "real",
+            "--test",
+            "real_cni",
+            "--",
+            "--include-ignored",
+            "--test-threads=1",
+        ],
+        is_quick: false,
+    },
 ];
 
 /// A program that `--real` needs, and the Debian package that has it.
-const NEEDED: [(&str, &str); 4] = [
+const NEEDED: [(&str, &str); 9] = [
     ("dockerd", "docker.io"),
     ("docker", "docker.io"),
     ("iptables", "iptables"),
     ("busybox", "busybox-static"),
+    ("podman", "podman"),
+    ("crun", "crun"),
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("/usr/lib/cni/portmap", "containernetworking-plugins"),
 ];
 
 impl Test {
