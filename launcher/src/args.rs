@@ -121,6 +121,22 @@ pub(crate) enum Command {
     /// Print the addresses of a name.
     #[command(after_help = "Example: weave dns-lookup web")]
     DnsLookup(DnsLookup),
+    /// Print what makes a shell's `docker` put containers on the network; with --restore, what undoes that.
+    #[command(after_help = "Example: eval $(weave env)")]
+    Env {
+        /// Back to Docker's own socket.
+        #[arg(long)]
+        restore: bool,
+    },
+    /// Print the flags with which `docker` puts containers on the network.
+    #[command(
+        after_help = "Examples:\n  docker $(weave config) run …\n  weave config check /etc/weave/weave.toml"
+    )]
+    Config {
+        /// Something else about settings.
+        #[command(subcommand)]
+        command: Option<Config>,
+    },
     /// Print the flags of `docker run` with which a container asks this host's name server.
     #[command(after_help = "Example: docker run --network weave $(weave dns-args) …")]
     DnsArgs,
@@ -144,12 +160,6 @@ pub(crate) enum Command {
     LogLevel {
         /// `error`, `warn`, `info`, `debug` or `trace`.
         level: Option<String>,
-    },
-    /// Check a file with settings for the router (`weaver --config`).
-    Config {
-        /// What to do.
-        #[command(subcommand)]
-        command: Config,
     },
     /// Look after who owns which addresses.
     Ipam {
@@ -175,6 +185,13 @@ pub(crate) enum Command {
     Man {
         /// Where to.
         dir: PathBuf,
+    },
+    /// Run a program of the host, from a container that sees the host's processes.
+    #[command(name = "exec-on-host", hide = true, disable_help_flag = true)]
+    ExecOnHost {
+        /// The program and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
     },
     /// Run a program in a session of its own: the child's half of `launch`.
     #[command(name = "exec-detached", hide = true, disable_help_flag = true)]
@@ -235,6 +252,15 @@ pub(crate) struct DockerPlugin {
     /// Network to make if Docker has none of that name; `none` makes none.
     #[arg(long, value_name = "NAME", default_value = "weave")]
     pub(crate) network: String,
+    /// Listen there for clients of Docker whose containers are to be on the network without asking for it.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) proxy_socket: Option<PathBuf>,
+    /// At that socket, leave containers alone that have no WEAVE_CIDR in their environment.
+    #[arg(long, requires = "proxy_socket")]
+    pub(crate) no_default_ipalloc: bool,
+    /// At that socket, do not tell containers of the name server.
+    #[arg(long, requires = "proxy_socket")]
+    pub(crate) without_dns: bool,
     /// Give this host no address on the network; containers then cannot ask its name server.
     #[arg(long)]
     pub(crate) no_expose: bool,

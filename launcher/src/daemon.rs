@@ -15,11 +15,14 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, setsid},
+    process::{Pid, PidfdFlags, Signal, chdir, chroot, pidfd_open, pidfd_send_signal, setsid},
 };
 use weave_api::Exit;
 
 use crate::context::Failure;
+
+/// The file system of the host's first process, where a container sees the host's processes.
+const HOST_ROOT: &str = "/proc/1/root";
 
 /// A process that we start and find again by its files in the run directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +107,22 @@ pub(crate) fn exec_detached(command: &[OsString]) -> Failure {
     };
     // It fails only where we lead a session already, which is as good.
     let _ = setsid();
+    exec(program, arguments)
+}
+
+/// Becomes a program of the host: in the file system of its first process. Returns only when that fails.
+pub(crate) fn exec_on_host(command: &[OsString]) -> Failure {
+    let Some((program, arguments)) = command.split_first() else {
+        return Failure::usage("there is no program to run");
+    };
+    let entered = chroot(HOST_ROOT).and_then(|()| chdir("/"));
+    match entered {
+        Ok(()) => exec(program, arguments),
+        Err(error) => Failure::new(Exit::Failed, format!("cannot enter the host's {HOST_ROOT}: {error}")),
+    }
+}
+
+fn exec(program: &OsStr, arguments: &[OsString]) -> Failure {
     let error = Command::new(program).args(arguments).exec();
     let exit =
         if error.kind() == io::ErrorKind::PermissionDenied { Exit::Permission } else { Exit::NotFound };

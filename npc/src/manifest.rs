@@ -3,7 +3,7 @@
 //! The only file that knows the shape of Kubernetes objects. What is wrong in a policy allows nothing, and is reported:
 //! the policy still isolates whom it selects.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -72,7 +72,7 @@ fn with_kind(mut item: Value, kind: &str) -> Value {
 struct Metadata {
     name: String,
     namespace: Option<String>,
-    labels: Option<Labels>,
+    labels: Option<BTreeMap<String, String>>,
     creation_timestamp: Option<String>,
 }
 
@@ -83,7 +83,7 @@ impl Metadata {
     }
 
     fn labels(&self) -> Labels {
-        self.labels.clone().unwrap_or_default()
+        self.labels.clone().unwrap_or_default().into()
     }
 
     /// The digits of the time, as `2024-05-06T07:08:09Z`, in a row.
@@ -242,7 +242,7 @@ enum PortValue {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct SelectorSpec {
-    match_labels: Option<Labels>,
+    match_labels: Option<BTreeMap<String, String>>,
     match_expressions: Option<Vec<ExpressionSpec>>,
 }
 

@@ -31,6 +31,9 @@ const BUSYBOX: [&str; 2] = ["/usr/bin/busybox", "/bin/busybox"];
 const APPLETS: [&str; 10] =
     ["sh", "ping", "nslookup", "sleep", "ip", "cat", "hostname", "nc", "echo", "wget"];
 
+/// How the control groups of our engines begin.
+const CGROUPS: &str = "weave-test-";
+
 /// Longer than anything may take that Docker is asked for: it then hangs.
 pub const HANGS: Duration = Duration::from_secs(40);
 
@@ -39,6 +42,8 @@ pub const HANGS: Duration = Duration::from_secs(40);
 pub struct Engine<'h> {
     host: &'h Host,
     flags: Vec<String>,
+    /// Where its clients go.
+    address: String,
     process: Option<Process>,
 }
 
@@ -61,7 +66,8 @@ impl<'h> Engine<'h> {
             "--shutdown-timeout=1".to_owned(),
         ];
         all.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        let mut engine = Self { host, flags: all, process: None };
+        let mut engine =
+            Self { host, flags: all, address: format!("unix://{}", socket().display()), process: None };
         engine.restart()?;
         engine.import()?;
         Ok(engine)
@@ -120,8 +126,13 @@ impl<'h> Engine<'h> {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.host.command("timeout");
         command.args(["--signal=KILL", &HANGS.as_secs().to_string(), "docker"]);
-        command.arg(format!("--host=unix://{}", socket().display())).args(arguments);
+        command.arg(format!("--host={}", self.address)).args(arguments);
         command
+    }
+
+    /// Sends its clients to another socket, such as a proxy's; its own is `socket()`.
+    pub fn use_socket(&mut self, address: &str) {
+        address.clone_into(&mut self.address);
     }
 
     /// Runs `docker` with these arguments and returns what it printed, without the line end.
@@ -176,6 +187,7 @@ impl<'h> Engine<'h> {
 
 impl Drop for Engine<'_> {
     fn drop(&mut self) {
+        self.address = format!("unix://{}", socket().display());
         if self.process.is_none() {
             drop(self.restart());
         }
@@ -187,7 +199,6 @@ impl Drop for Engine<'_> {
         if let Some(mut process) = self.process.take() {
             drop(process.stop("TERM", Duration::from_secs(20)));
         }
-        remove_cgroups(&cgroup(self.host));
     }
 }
 
@@ -205,18 +216,23 @@ pub fn socket() -> PathBuf {
 
 /// The control group of an engine's containers. These are the machine's, whatever namespace one is in.
 fn cgroup(host: &Host) -> String {
-    format!("weave-test-{}-{}", sandbox::keeper().unwrap_or_default(), host.name())
+    format!("{CGROUPS}{}-{}", sandbox::keeper().unwrap_or_default(), host.name())
 }
 
-/// Removes a control group of every hierarchy: nobody else does it.
-fn remove_cgroups(name: &str) {
+/// Removes the control groups of engines that have ended, which nobody else does. To be called outside the sandbox: inside, the
+/// dead are not buried and hold their groups. Those in use are not removed.
+pub fn remove_cgroups() {
     let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|e| e.path());
     for hierarchy in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
-        let group = hierarchy.join(name);
-        for inner in fs::read_dir(&group).into_iter().flatten().flatten() {
-            // Files cannot be removed, and go with their directory.
-            drop(fs::remove_dir(inner.path()));
+        for group in fs::read_dir(hierarchy).into_iter().flatten().flatten() {
+            if !group.file_name().to_string_lossy().starts_with(CGROUPS) {
+                continue;
+            }
+            for inner in fs::read_dir(group.path()).into_iter().flatten().flatten() {
+                // Files cannot be removed, and go with their directory.
+                drop(fs::remove_dir(inner.path()));
+            }
+            drop(fs::remove_dir(group.path()));
         }
-        drop(fs::remove_dir(group));
     }
 }

@@ -9,6 +9,7 @@ use weave_tests::{
     docker::{self, Engine, IMAGE},
     lab::{Host, Process},
     product::{Programs, Router},
+    sandbox,
     scene::{LIMIT, await_mesh, finish, hosts, lab, no_errors, play, routers},
     tool,
 };
@@ -76,15 +77,24 @@ fn leased(router: &Router<'_>) -> Result<usize> {
     Ok(held.iter().filter(|(owner, _)| owner.as_str().starts_with("docker:")).map(|(_, a)| a.len()).sum())
 }
 
+/// As [`play`], and the control groups of engines go as well.
+fn play_with_docker(test: &str, body: impl FnOnce(&Programs) -> Result<()>) -> Result<()> {
+    let played = play(test, body);
+    if !sandbox::is_inside() {
+        docker::remove_cgroups();
+    }
+    played
+}
+
 /// Two hosts with a router, a driver and an engine each, given to `body`.
 fn two_hosts(
     test: &str,
     body: impl FnOnce(&Programs, &mut Vec<Router<'_>>, &mut [Process; 2], &mut [Engine<'_>; 2]) -> Result<()>,
 ) -> Result<()> {
-    play(test, |programs| {
+    play_with_docker(test, |programs| {
         let mut lab = lab()?;
         let hosts: [Host; 2] = hosts(&mut lab)?;
-        let mut routers = routers(programs, &hosts, &[])?;
+        let mut routers = routers(programs, &hosts, &["--ipalloc-range=10.32.0.0/12,fd00:77::/64"])?;
         await_mesh(&routers, 1)?;
         routers[0].tell("prime --timeout 30")?;
         let mut drivers = [start_driver(programs, &routers[0])?, start_driver(programs, &routers[1])?];
@@ -225,11 +235,31 @@ fn networks_have_subnets_and_addresses_of_the_users_choice_and_none_is_given_twi
             .docker(&format!("{create} --opt works.weave.multicast=false --subnet 10.40.10.0/24 still"))?;
         engines[0].run("four", "still", "")?;
         ensure!(!engines[0].docker("exec four /bin/ip route")?.contains("224.0.0.0"));
+        // Both families.
+        for engine in engines.iter() {
+            engine.docker(&format!("{create} --ipv6 --subnet 10.40.11.0/24 --subnet fd00:77::/80 dual"))?;
+        }
+        engines[0].run("five", "dual", "")?;
+        engines[1].run("six", "dual", "")?;
+        let both = routers[0].tell("ps five")?;
+        let five6 = both.split_whitespace().find_map(|word| word.strip_suffix("/80")).context("no IPv6")?;
+        await_ping(&engines[1], "six", five6)?;
+        // A port of the host leads into a container, as on any network of Docker's.
+        let serve = ["run", "--detach", "--name", "seven", "--net", "blue", "--publish", "8080:80", IMAGE];
+        let script = ["/bin/sh", "-c", "while true; do echo published | /bin/nc -l -p 80; done"];
+        tool::run(engines[0].command(&serve).args(script))?;
+        wait_until("the published port to answer", LIMIT, || {
+            let said = tool::run_with_input(
+                engines[0].host().command("timeout").args(["2", "busybox", "nc", "127.0.0.1", "8080"]),
+                "",
+            );
+            Ok(Look::when(said.as_ref().is_ok_and(|said| said == "published\n"), || format!("{said:?}")))
+        })?;
         // Everything goes.
-        for container in ["one", "three", "four"] {
+        for container in ["one", "three", "four", "five", "seven"] {
             engines[0].docker(&format!("rm --force {container}"))?;
         }
-        for network in ["blue", "green", "local", "still"] {
+        for network in ["blue", "green", "local", "still", "dual"] {
             engines[0].docker(&format!("network rm {network}"))?;
         }
         wait_until("all addresses to be free", LIMIT, || {
@@ -295,10 +325,10 @@ fn weave(programs: &Programs, host: &Host, arguments: &str) -> Result<String> {
 #[test]
 #[ignore = "needs Docker: run with cargo xtask test --real"]
 fn a_launch_is_all_that_docker_needs_and_a_reset_leaves_it_as_it_was() -> Result<()> {
-    play("a_launch_is_all_that_docker_needs_and_a_reset_leaves_it_as_it_was", |programs| {
+    play_with_docker("a_launch_is_all_that_docker_needs_and_a_reset_leaves_it_as_it_was", |programs| {
         let mut lab = lab()?;
         let [host]: [Host; 1] = hosts(&mut lab)?;
-        let engine = Engine::start(&host, &[])?;
+        let mut engine = Engine::start(&host, &[])?;
         let launch = format!("launch --docker-socket {} --db-prefix DIR/db", docker::socket().display());
         weave(programs, &host, &launch)?;
         ensure!(engine.docker("network ls --format {{.Name}}")?.lines().any(|name| name == "weave"));
@@ -311,6 +341,22 @@ fn a_launch_is_all_that_docker_needs_and_a_reset_leaves_it_as_it_was() -> Result
         ensure!(weave(programs, &host, "ps plain")?.contains(&plain));
         weave(programs, &host, "dns-add plain")?;
         ensure!(weave(programs, &host, "dns-lookup plain")? == plain);
+        // What was attached by hand comes back with the container, and with the engine.
+        soon("docker restart", || engine.docker("restart --time 0 plain"))?;
+        await_ping(&engine, "one", &plain)?;
+        wait_until("the name to be back", LIMIT, || {
+            let said = weave(programs, &host, "dns-lookup plain")?;
+            Ok(Look::when(said == plain, || said.clone()))
+        })?;
+        engine.docker("update --restart always plain")?;
+        engine.docker("update --restart always one")?;
+        engine.kill()?;
+        engine.restart()?;
+        wait_until("both to run again", LIMIT, || {
+            let running = engine.docker("ps --format {{.Names}}")?;
+            Ok(Look::when(running.lines().count() == 2, || running.clone()))
+        })?;
+        await_ping(&engine, "one", &plain)?;
         weave(programs, &host, "dns-remove plain")?;
         ensure!(weave(programs, &host, "detach plain")? == plain);
         // Somebody's hand on the packet filter.
@@ -337,4 +383,95 @@ fn a_launch_is_all_that_docker_needs_and_a_reset_leaves_it_as_it_was() -> Result
         soon("docker run", || engine.docker(&format!("run --rm {IMAGE} /bin/echo fine")))?;
         Ok(())
     })
+}
+
+#[test]
+#[ignore = "needs Docker: run with cargo xtask test --real"]
+fn clients_of_the_proxy_get_the_network_unasked_and_notice_nothing_else() -> Result<()> {
+    play_with_docker("clients_of_the_proxy_get_the_network_unasked_and_notice_nothing_else", |programs| {
+        let mut lab = lab()?;
+        let [host]: [Host; 1] = hosts(&mut lab)?;
+        let mut engine = Engine::start(&host, &[])?;
+        let launch = format!("launch --docker-socket {} --db-prefix DIR/db", docker::socket().display());
+        weave(programs, &host, &launch)?;
+        wait_until("the host's address for names", LIMIT, || {
+            let exposed = weave(programs, &host, "ps weave:expose")?;
+            Ok(Look::when(!exposed.is_empty(), || "none".to_owned()))
+        })?;
+        let config = weave(programs, &host, "config")?;
+        let env = weave(programs, &host, "env")?;
+        let socket = config.strip_prefix("--host=").context("`weave config` is no flag")?;
+        ensure!(env.contains(&format!("DOCKER_HOST={socket}")), "{env}");
+        engine.use_socket(socket);
+        unasked_networks(&engine)?;
+        streams(&engine, &host)?;
+        drop(engine);
+        weave(programs, &host, "reset").map(drop)
+    })
+}
+
+/// Where containers are that say nothing of networks, and those that do.
+fn unasked_networks(proxied: &Engine<'_>) -> Result<()> {
+    let seen = proxied.docker(&format!("run --rm --name first {IMAGE} /bin/ip address show ethwe0"))?;
+    ensure!(seen.contains("inet 10."), "the entrypoint saw {seen}");
+    proxied.docker(&format!("run --detach --name web {IMAGE} /bin/sleep 100000"))?;
+    let web = proxied.address("web", "weave")?;
+    ensure!(proxied.docker("exec web /bin/hostname")? == "web");
+    let fixed = "--env WEAVE_CIDR=10.40.1.7/24";
+    proxied.docker(&format!("run --detach --name fixed {fixed} {IMAGE} /bin/sleep 100000"))?;
+    ensure!(proxied.address("fixed", "weave-10.40.1.0-24")? == "10.40.1.7");
+    let several =
+        ["run", "--rm", "--env", "WEAVE_CIDR=net:10.40.2.0/24 net:10.40.1.0/24", IMAGE, "/bin/ip", "address"];
+    let seen = tool::run(&mut proxied.command(&several))?;
+    ensure!(seen.contains("10.40.2.") && seen.contains("10.40.1."), "{seen}");
+    for left_alone in ["--net host", "--net bridge", "--net none", "--env WEAVE_CIDR=none"] {
+        let seen = proxied.docker(&format!("run --rm {left_alone} {IMAGE} /bin/ip -o link"))?;
+        ensure!(!seen.contains("ethwe0"), "{left_alone}: {seen}");
+    }
+    let said = proxied.refused(&format!("run --rm --env WEAVE_CIDR=10.40.1.7 {IMAGE} /bin/echo"))?;
+    ensure!(said.contains("WEAVE_CIDR"), "{said}");
+    // By the names that the router knows, asked of the host's address.
+    let seen = proxied.docker(&format!("run --rm {IMAGE} /bin/ping -c 1 -W 2 web.weave.local"))?;
+    ensure!(seen.contains(&format!("({web})")), "{seen}");
+    soon("docker restart", || proxied.docker("restart --time 0 web"))?;
+    ensure!(proxied.address("web", "weave")? == web, "another address after a restart");
+    Ok(())
+}
+
+/// What goes on for long, in both directions, and becomes something else than HTTP.
+fn streams(proxied: &Engine<'_>, host: &Host) -> Result<()> {
+    let mut cat = proxied.command(&["run", "--rm", "--interactive", IMAGE, "/bin/cat"]);
+    let long = "all of it and the end too\n".repeat(20_000);
+    ensure!(tool::run_with_input(&mut cat, &long)? == long, "`docker run -i` lost something");
+    let mut exec = proxied.command(&["exec", "--interactive", "web", "/bin/cat"]);
+    ensure!(tool::run_with_input(&mut exec, "through exec\n")? == "through exec\n");
+    let docker =
+        tool::line(&proxied.command(&["exec", "--interactive", "--tty", "web", "/bin/echo", "terminal"]));
+    let (_, docker) = docker.split_once(" -- ").context("no command line")?;
+    let terminal = tool::run(host.command("script").args(["--quiet", "--command", docker, "/dev/null"]))?;
+    ensure!(terminal.contains("terminal\r\n"), "exec -it said {terminal:?}");
+    proxied.docker(&format!("run --detach --name talks {IMAGE} /bin/echo said"))?;
+    proxied.docker("wait talks")?;
+    ensure!(proxied.docker("logs --follow talks")? == "said");
+    let mut attached =
+        proxied.command(&["run", "--rm", IMAGE, "/bin/sh", "-c", "echo out; echo err >&2; exit 7"]);
+    let output = tool::output(&mut attached)?;
+    ensure!(output.status.code() == Some(7) && output.stdout == b"out\n" && output.stderr == b"err\n");
+    let directory = docker::directory().display();
+    proxied.docker(&format!("cp web:/bin/busybox {directory}/copied"))?;
+    ensure!(std::fs::metadata(format!("{directory}/copied"))?.len() > 100_000, "the copy is short");
+    ensure!(proxied.docker("stats --no-stream --format {{.Name}} web")? == "web");
+    let events =
+        proxied.docker("events --since 60s --until 0s --filter container=talks --format {{.Action}}")?;
+    ensure!(events.lines().any(|action| action == "die"), "{events}");
+    std::fs::create_dir_all(format!("{directory}/build"))?;
+    std::fs::write(
+        format!("{directory}/build/Dockerfile"),
+        format!("FROM {IMAGE}\nCOPY Dockerfile /made\n"),
+    )?;
+    let build = format!("build --quiet --tag made {directory}/build");
+    let words: Vec<&str> = build.split_whitespace().collect();
+    tool::run(proxied.command(&words).env("DOCKER_BUILDKIT", "0"))?;
+    ensure!(proxied.docker("run --rm made /bin/cat /made")?.contains("COPY"));
+    Ok(())
 }

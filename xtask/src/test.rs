@@ -13,6 +13,12 @@ pub(crate) struct Test {
     /// Leave out the routers end to end, the name server against dig, and the demo
     #[arg(long)]
     quick: bool,
+    /// Only the whole table of network policies: every case, as the evaluator, the elements and the kernel see it
+    #[arg(long, conflicts_with_all = ["quick", "real"])]
+    policy: bool,
+    /// Only the tests against programs of others: Docker's engine. What is missing is installed, on Debian and as root
+    #[arg(long, conflicts_with = "quick")]
+    real: bool,
 }
 
 /// One command of the run.
@@ -62,10 +68,85 @@ const CHECKS: [Check; 7] = [
     Check { title: "demo", arguments: &["xtask", "demo"], is_quick: false },
 ];
 
+/// The whole table of network policies, of which the others have a sample.
+const POLICY_CHECKS: [Check; 2] = [
+    Check {
+        title: "network policies: the specification, requirement by requirement and case by case",
+        arguments: &["test", "--package", "weave-policy"],
+        is_quick: true,
+    },
+    Check {
+        title: "network policies: every cell of every case, with real packets",
+        arguments: &[
+            "test",
+            "--package",
+            "weave-npc",
+            "--test",
+            "netns",
+            "--",
+            "--include-ignored",
+            "--exact",
+            "table::the_whole_table_is_as_the_specification_says",
+        ],
+        is_quick: true,
+    },
+];
+
+/// What `--real` runs: its tests are built for it alone, so that nobody without these programs sees them fail.
+const REAL: [Check; 2] = [
+    Check {
+        title: "lints of the tests against programs of others",
+        arguments: &[
+            "clippy",
+            "--quiet",
+            "--package",
+            "weave-tests",
+            "--features",
+            "real",
+            "--tests",
+            "--",
+            "--deny",
+            "warnings",
+        ],
+        is_quick: false,
+    },
+    Check {
+        title: "Docker's engine on hosts of a mesh",
+        arguments: &[
+            "test",
+            "--package",
+            "weave-tests",
+            "--features",
+            "real",
+            "--test",
+            "real_docker",
+            "--",
+            "--include-ignored",
+            "--test-threads=1",
+        ],
+        is_quick: false,
+    },
+];
+
+/// A program that `--real` needs, and the Debian package that has it.
+const NEEDED: [(&str, &str); 4] = [
+    ("dockerd", "docker.io"),
+    ("docker", "docker.io"),
+    ("iptables", "iptables"),
+    ("busybox", "busybox-static"),
+];
+
 impl Test {
     pub(crate) fn run(&self) -> Result<std::process::ExitCode> {
         let start = weave_tests::clock::now();
-        let chosen: Vec<&Check> = CHECKS.iter().filter(|c| c.is_quick || !self.quick).collect();
+        let chosen: Vec<&Check> = if self.real {
+            install()?;
+            REAL.iter().collect()
+        } else if self.policy {
+            POLICY_CHECKS.iter().collect()
+        } else {
+            CHECKS.iter().filter(|c| c.is_quick || !self.quick).collect()
+        };
         for (number, check) in chosen.iter().enumerate() {
             say(&format!("[{}/{}] {}", number + 1, chosen.len(), check.title));
             let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -79,4 +160,26 @@ impl Test {
         say(&format!("all {} checks passed in {:.0} s", chosen.len(), start.elapsed().as_secs_f64()));
         Ok(std::process::ExitCode::SUCCESS)
     }
+}
+
+/// Installs what is missing. The engines are the tests' own, so the one of the package is not started.
+fn install() -> Result<()> {
+    let is_missing = |(program, _): &&(&str, &str)| {
+        let found = Command::new("sh").args(["-c", &format!("command -v {program} >/dev/null")]).status();
+        !found.is_ok_and(|status| status.success())
+    };
+    let packages: Vec<&str> = NEEDED.iter().filter(is_missing).map(|(_, package)| *package).collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    say(&format!("installing {}", packages.join(", ")));
+    let mut command = Command::new("apt-get");
+    command.args(["install", "--yes", "--no-install-recommends"]).args(&packages);
+    // Debian's way to install a service without starting it.
+    command.env("RUNLEVEL", "1").env("DEBIAN_FRONTEND", "noninteractive");
+    let status = command.status().context("cannot run apt-get; install the packages by hand")?;
+    if !status.success() {
+        bail!("apt-get could not install {}; install them by hand", packages.join(", "));
+    }
+    Ok(())
 }

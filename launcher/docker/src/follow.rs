@@ -81,6 +81,7 @@ impl Driver {
             Err(error) => return Err(error.into()),
         };
         let Ok(holder) = container.id.parse::<ContainerId>() else { return Ok(Vec::new()) };
+        self.reattach(&holder, container.state.pid).await?;
         let mut found = Vec::new();
         for connection in container.network_settings.networks.values() {
             let Ok(endpoint) = endpoint_id(&connection.endpoint) else { continue };

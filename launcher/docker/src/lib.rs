@@ -19,12 +19,15 @@ mod listen;
 mod network;
 mod plugin;
 mod pool;
+mod proxy;
+mod reattach;
 mod remote;
 mod retire;
 mod router;
 mod upkeep;
 
 pub use engine::{Container, Engine, EngineError};
-pub use firewall::dismiss;
+pub use firewall::Firewall;
 pub use plugin::{DEADLINE, Options, serve};
+pub use proxy::ProxyOptions;
 pub use retire::retire;

@@ -38,6 +38,15 @@ impl Listener {
         Ok(Self { inner, path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) })
     }
 
+    /// Who may use `other` may use this one. Without that group, or the right to give files to it, it is root's alone.
+    pub(crate) fn share_with_group_of(&self, other: &Path) {
+        let shared = fs::metadata(other)
+            .and_then(|metadata| std::os::unix::fs::chown(&self.path, None, Some(metadata.gid())));
+        if let Err(error) = shared {
+            tracing::info!(%error, socket = %self.path.display(), "the socket is for root only");
+        }
+    }
+
     pub(crate) async fn accept(&self) -> io::Result<UnixStream> {
         self.inner.accept().await.map(|(stream, _)| stream)
     }

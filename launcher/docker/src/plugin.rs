@@ -21,7 +21,15 @@ use tokio::{net::UnixStream, sync::Semaphore, time::timeout};
 use weave_api::{ApiError, Client};
 use weave_model::ContainerId;
 
-use crate::{engine::Engine, lingering::Lingering, listen::Listener, upkeep};
+use crate::{
+    engine::Engine,
+    firewall::Firewall,
+    lingering::Lingering,
+    listen::Listener,
+    proxy::{self, ProxyOptions},
+    reattach::AttachedByContainer,
+    upkeep,
+};
 
 /// How long any request of the engine may take. The engine itself sets no limit for answers and holds locks meanwhile;
 /// its users and `systemd` lose patience after 30 s and more.
@@ -49,10 +57,12 @@ pub struct Options {
     pub router: Client,
     /// The network to make when it is not there; none makes none.
     pub network: Option<String>,
-    /// The router's bridge.
-    pub bridge: String,
+    /// The packet filter that lets the router's bridge work.
+    pub firewall: Firewall,
     /// Whether the host gets an address on the network for its name server.
     pub is_name_server: bool,
+    /// Where clients of the engine can come who want our network without asking for it.
+    pub proxy: Option<(PathBuf, ProxyOptions)>,
 }
 
 /// Everything that requests share.
@@ -62,13 +72,15 @@ pub(crate) struct Driver {
     /// The driver's name, as networks have it.
     pub(crate) name: String,
     pub(crate) network: Option<String>,
-    pub(crate) bridge: String,
+    pub(crate) firewall: Firewall,
     pub(crate) is_name_server: bool,
     lingering: Mutex<Lingering>,
     /// Whether containers send multicast to this network, where that is known.
     multicast_by_network: Mutex<BTreeMap<String, bool>>,
     /// Endpoints that the engine has deleted while the router was away.
     undeleted: Mutex<BTreeSet<ContainerId>>,
+    /// What containers had that may be started again.
+    attached: Mutex<AttachedByContainer>,
 }
 
 impl Driver {
@@ -78,6 +90,10 @@ impl Driver {
 
     pub(crate) fn multicast_by_network(&self) -> MutexGuard<'_, BTreeMap<String, bool>> {
         self.multicast_by_network.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn attached(&self) -> MutexGuard<'_, AttachedByContainer> {
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn undeleted(&self) -> MutexGuard<'_, BTreeSet<ContainerId>> {
@@ -98,16 +114,28 @@ pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> anyh
         engine: options.engine,
         name,
         network: options.network,
-        bridge: options.bridge,
+        firewall: options.firewall,
         is_name_server: options.is_name_server,
         lingering: Mutex::default(),
         multicast_by_network: Mutex::default(),
         undeleted: Mutex::default(),
+        attached: Mutex::default(),
     });
+    let proxy = match options.proxy {
+        Some((socket, options)) => Some((proxy::listen(&socket, &driver).await?, options)),
+        None => None,
+    };
+    let serve_proxy = async {
+        match &proxy {
+            Some((listener, options)) => proxy::accept(listener, &driver, options).await,
+            None => std::future::pending().await,
+        }
+    };
     tracing::info!(socket = %options.socket.display(), "Docker's engine can ask");
     tokio::select! {
         () = shutdown => {}
         () = accept(&listener, &driver) => {}
+        () = serve_proxy => {}
         () = upkeep::run(&driver) => {}
     }
     Ok(())

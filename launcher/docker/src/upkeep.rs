@@ -18,7 +18,6 @@ use weave_model::ContainerId;
 use crate::{
     engine::EngineError,
     events::{Event, Events},
-    firewall,
     follow::Trouble,
     network::wants_multicast,
     plugin::Driver,
@@ -52,7 +51,7 @@ async fn guard(driver: &Arc<Driver>) {
     let mut ticks = interval(GUARD_EVERY);
     loop {
         ticks.tick().await;
-        firewall::admit(&driver.bridge).await;
+        driver.firewall.admit().await;
     }
 }
 
@@ -130,7 +129,7 @@ impl Driver {
     async fn keep_up(&self, left_over: &mut LeftOver) -> Result<(), Trouble> {
         let mut events = Events::follow(&self.engine).await?;
         tracing::info!(engine = %self.engine.socket().display(), "following Docker's containers");
-        firewall::admit(&self.bridge).await;
+        self.firewall.admit().await;
         self.ensure_network().await?;
         self.compare(left_over).await?;
         self.ensure_name_server().await?;
@@ -142,7 +141,7 @@ impl Driver {
                     Some(event) => self.take_note(&event).await?,
                     None => {
                         tracing::info!("Docker's engine has ended");
-                        return Ok(());
+                        return self.note_all().await;
                     }
                 },
                 _ = compare.tick() => {
@@ -156,6 +155,7 @@ impl Driver {
     async fn take_note(&self, event: &Event) -> Result<(), Trouble> {
         match (event.action.as_str(), event.container()) {
             ("start" | "connect" | "rename", Some(container)) => self.name(container).await,
+            ("die", Some(container)) => self.note_dead(container).await,
             _ => Ok(()),
         }
     }

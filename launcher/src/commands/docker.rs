@@ -1,16 +1,20 @@
 //! Docker: its driver as a process, and its containers by their names.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use weave_api::{ContainerRef, Exit};
-use weave_docker::{EngineError, Options, retire, serve};
+use weave_docker::{EngineError, Firewall, Options, ProxyOptions, retire, serve};
 use weave_model::ContainerId;
 
 use crate::{
     args::DockerPlugin,
-    context::{Context, Failure, talk},
+    context::{Context, Failure, print, talk},
     daemon::{self, Daemon, Process},
 };
 
@@ -24,6 +28,9 @@ const LOOK_UP: Duration = Duration::from_secs(5);
 const DRIVER: &str = "weave";
 const BRIDGE: &str = "weave";
 
+/// Name in the run directory of the socket for Docker's clients.
+const PROXY: &str = "docker.sock";
+
 /// Says that no network is to be made.
 const NO_NETWORK: &str = "none";
 
@@ -36,13 +43,16 @@ pub(super) async fn plugin(context: &Context, plugin: DockerPlugin) -> Result<()
     let failed = |error: io::Error| Failure::new(Exit::Failed, format!("cannot wait for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let proxy =
+        ProxyOptions { no_default_ipalloc: plugin.no_default_ipalloc, without_dns: plugin.without_dns };
     let options = Options {
         socket: plugin.plugin_socket,
         engine: context.docker.clone(),
         router: context.client.clone(),
         network: (plugin.network != NO_NETWORK).then_some(plugin.network),
-        bridge: plugin.weave_bridge,
+        firewall: firewall(plugin.weave_bridge),
         is_name_server: !plugin.no_expose,
+        proxy: plugin.proxy_socket.map(|socket| (socket, proxy)),
     };
     let shutdown = async {
         tokio::select! {
@@ -51,6 +61,12 @@ pub(super) async fn plugin(context: &Context, plugin: DockerPlugin) -> Result<()
         }
     };
     serve(options, shutdown).await.map_err(|error| Failure::new(Exit::Failed, format!("{error:#}")))
+}
+
+/// With ourselves as the way to the host's programs.
+fn firewall(bridge: String) -> Firewall {
+    let ourselves = std::env::current_exe().map(|us| vec![us.into_os_string(), "exec-on-host".into()]);
+    Firewall { bridge, on_host: ourselves.unwrap_or_default() }
 }
 
 /// Takes our networks from Docker, before the host leaves the mesh.
@@ -75,7 +91,7 @@ pub(super) async fn end_plugin(context: &Context, bridge: Option<&str>) {
     if let Err(error) = ended() {
         talk(format_args!("cannot end Docker's driver (process {pid}): {error}"));
     }
-    weave_docker::dismiss(bridge.unwrap_or(BRIDGE)).await;
+    firewall(bridge.unwrap_or(BRIDGE).to_owned()).dismiss().await;
     Daemon::DockerPlugin.remove_files(&context.run_dir);
     // Only if nobody else keeps anything there.
     let _ = std::fs::remove_dir(&context.run_dir);
@@ -128,4 +144,41 @@ pub(super) async fn find(context: &Context, given: Option<&ContainerId>) -> Opti
             None
         }
     }
+}
+
+/// Where Docker's clients get our network without asking for it.
+pub(super) fn proxy_socket(run_dir: &Path) -> PathBuf {
+    run_dir.join(PROXY)
+}
+
+/// Lines for a shell. What `DOCKER_HOST` was is kept in `ORIG_DOCKER_HOST`, for the way back.
+pub(super) fn env(context: &Context, restore: bool) -> Result<(), Failure> {
+    if restore {
+        return print(
+            "if [ -n \"${ORIG_DOCKER_HOST-}\" ]; then export DOCKER_HOST=\"$ORIG_DOCKER_HOST\"; \
+             else unset DOCKER_HOST; fi; unset ORIG_DOCKER_HOST;\n",
+        );
+    }
+    let socket = listening(context)?;
+    print(&format!(
+        "export ORIG_DOCKER_HOST=\"${{DOCKER_HOST-}}\"; export DOCKER_HOST=unix://{};\n",
+        socket.display()
+    ))
+}
+
+/// A flag of `docker`.
+pub(super) fn config(context: &Context) -> Result<(), Failure> {
+    print(&format!("--host=unix://{}\n", listening(context)?.display()))
+}
+
+fn listening(context: &Context) -> Result<PathBuf, Failure> {
+    let socket = proxy_socket(&context.run_dir);
+    if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
+        return Ok(socket);
+    }
+    let message = format!(
+        "nobody serves Docker's clients at {}; `weave launch` does where Docker is, without --no-proxy",
+        socket.display()
+    );
+    Err(Failure::new(Exit::NotRunning, message))
 }

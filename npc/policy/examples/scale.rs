@@ -1,5 +1,5 @@
 //! How long the compiler takes for a large cluster, how much memory, and how long for one change:
-//! `cargo run --release -p weave-policy --example scale -- [NAMESPACES]` (25,000 by default: 100,000 pods and 75,000
+//! `cargo run --release -p weave-policy --example scale -- [NAMESPACES [json]]` (25,000 by default: 100,000 pods and 75,000
 //! policies, all of them enforced here).
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a measurement for people to read")]
 
@@ -25,6 +25,11 @@ fn main() {
     changes.into_iter().for_each(|change| compiler.handle_change(change));
     let known = start.elapsed();
     let delta = compiler.poll_delta().unwrap_or_default();
+    if std::env::args().nth(2).is_some() {
+        let (seconds, memory) = (start.elapsed().as_secs_f64(), memory().saturating_sub(objects));
+        println!(r#"{{"seconds":{seconds:.3},"mebibytes":{memory},"objects_mebibytes":{objects}}}"#);
+        return;
+    }
     println!(
         "{} pods, {} policies: {:.2} s ({:.2} s to take them in), {} elements, {} MiB beside the {objects} MiB of the objects",
         namespaces * PODS,

@@ -8,6 +8,10 @@ pub(crate) enum Few<T> {
     /// With one member, or none.
     One(Option<T>),
     /// With more, as a rule.
+    #[expect(
+        clippy::box_collection,
+        reason = "a set in place would be three words in each of the small ones"
+    )]
     Many(Box<BTreeSet<T>>),
 }
 

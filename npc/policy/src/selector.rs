@@ -1,14 +1,9 @@
 //! Label selectors, in one canonical form: two selectors that ask for the same compare equal, however they were
 //! written.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
-/// Labels of a pod or namespace.
-pub type Labels = BTreeMap<String, String>;
+use crate::Labels;
 
 /// What a requirement asks of the value of its key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -51,7 +51,7 @@ fn compile_at_once(world: &World, scope: Scope) -> Facts {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 7000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn after_every_step_the_elements_say_what_the_specification_says(

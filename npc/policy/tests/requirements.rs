@@ -16,5 +16,7 @@ mod ports;
 mod selection;
 #[path = "requirements/table.rs"]
 mod table;
+#[path = "support/upstream.rs"]
+mod upstream;
 #[path = "support/words.rs"]
 mod words;

@@ -1,6 +1,12 @@
 //! The daemon in a cluster: as a container has it, by service account, with real traffic.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    net::UdpSocket,
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    thread,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
@@ -149,5 +155,69 @@ fn a_pod_that_was_announced_is_never_open() {
         assert_eq!(both(), (true, false));
         server.delete("pods", "x", "web");
         wait_until("an address that is nobody's", PATIENCE, || both() == (true, true));
+    });
+}
+
+/// E18, E22, E28: through a thousand pods that share an address, in either order of events, through outages, lists begun
+/// anew and killed daemons, what neither allows never passes, and what is allowed does when all is calm.
+#[test]
+fn a_thousand_pods_with_one_address_open_nothing() {
+    run("cluster::a_thousand_pods_with_one_address_open_nothing", || {
+        let (web, friend, stranger) = (Pod::unknown(1), Pod::unknown(2), Pod::unknown(3));
+        web.serve(&[80]);
+        let trap = web.inside(|| UdpSocket::bind(("10.0.0.1", 9)).unwrap());
+        trap.set_nonblocking(true).unwrap();
+        let server = cluster();
+        server.put("pods", local("web", "web", 1));
+        server.put("pods", local("friend", "friend", 2));
+        server.put("pods", local("stranger-0", "stranger-0", 3));
+        let mut npc = launch(&server);
+        wait_until("policies in force", PATIENCE, || npc.is_in_force());
+        let (is_over, sent) = (AtomicBool::new(false), AtomicU32::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let socket = stranger.inside(|| UdpSocket::bind(("10.0.0.3", 0)).unwrap());
+                while !is_over.load(Ordering::Relaxed) {
+                    let is_sent = socket.send_to(b"in?", ("10.0.0.1", 9)).is_ok();
+                    sent.fetch_add(u32::from(is_sent), Ordering::Relaxed);
+                    thread::yield_now();
+                }
+            });
+            for n in 1..=1000u32 {
+                let (name, before) = (format!("stranger-{n}"), format!("stranger-{}", n - 1));
+                let new = || server.put("pods", local(&name, &name, 3));
+                if n % 2 == 0 {
+                    new();
+                    server.delete("pods", "x", &before);
+                } else {
+                    server.delete("pods", "x", &before);
+                    new();
+                }
+                match n % 100 {
+                    20 => server.end_watches(End::Torn),
+                    40 => server.set_mood(Mood::Status(503)),
+                    50 => server.set_mood(Mood::Good),
+                    60 => server.forget(),
+                    80 => {
+                        npc.kill_now();
+                        npc = launch(&server);
+                    }
+                    90 => _ = wait_until("policies in force", PATIENCE, || npc.is_in_force()),
+                    _ => {}
+                }
+            }
+            wait_until("all to be told", PATIENCE, || npc.ask("status").contains("pods: 3\n"));
+            wait_until("enough to be sent", PATIENCE, || sent.load(Ordering::Relaxed) > 2000);
+            is_over.store(true, Ordering::Relaxed);
+        });
+        assert!(trap.recv_from(&mut [0; 8]).is_err(), "something came through");
+        assert!(friend.connect(web.v4(), 80).is_some_and(|mut stream| works(&mut stream)));
+        // The trap would have caught it.
+        server.delete("networkpolicies", "x", "web");
+        let socket = stranger.inside(|| UdpSocket::bind(("10.0.0.3", 0)).unwrap());
+        wait_until("an open pod", PATIENCE, || {
+            socket.send_to(b"in!", ("10.0.0.1", 9)).unwrap();
+            trap.recv_from(&mut [0; 8]).is_ok()
+        });
     });
 }

@@ -118,6 +118,11 @@ impl Npc {
         self.stop();
     }
 
+    /// Kills it, and waits until it is gone.
+    pub(crate) fn kill_now(&mut self) {
+        self.stop();
+    }
+
     fn stop(&mut self) {
         let _gone_already = self.0.kill();
         let _no_matter_how = self.0.wait();

@@ -21,5 +21,7 @@ mod server;
 mod table;
 mod traffic;
 mod upkeep;
+#[path = "../../policy/tests/support/upstream.rs"]
+mod upstream;
 #[path = "../../policy/tests/support/words.rs"]
 mod words;

@@ -1,9 +1,11 @@
-//! Measurements, to be run alone: `cargo test -p weave-npc --test netns -- --ignored --nocapture measure`.
+//! Measurements, to be run alone: `cargo xtask bench policy` takes them in rounds. They print one line of JSON.
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, TcpStream},
+    io::{Read, Write},
+    net::{IpAddr, TcpListener, TcpStream},
     process::{Command, Stdio},
+    thread,
     time::Duration,
 };
 
@@ -86,63 +88,101 @@ fn linear_chain(client: &Pod, server: &Pod) {
 
 fn load(script: &str) {
     let mut nft = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
-    std::io::Write::write_all(&mut nft.stdin.take().unwrap(), script.as_bytes()).unwrap();
+    Write::write_all(&mut nft.stdin.take().unwrap(), script.as_bytes()).unwrap();
     assert!(nft.wait().unwrap().success());
 }
 
+/// Gbit/s of one connection, for about a second.
+fn throughput(client: &Pod, server: &Pod) -> f64 {
+    let listener = server.inside(|| TcpListener::bind((server.v4(), 0)).unwrap());
+    let port = listener.local_addr().unwrap().port();
+    let reader = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let (mut buffer, mut total) = (vec![0; 1 << 18], 0);
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            total += length;
+        }
+        total
+    });
+    let start = clock::now();
+    let mut stream = client.inside(|| TcpStream::connect((server.v4(), port)).unwrap());
+    let data = vec![0; 1 << 18];
+    while start.elapsed() < Duration::from_secs(1) {
+        stream.write_all(&data).unwrap();
+    }
+    drop(stream);
+    let bytes = reader.join().unwrap();
+    bytes as f64 * 8e-9 / start.elapsed().as_secs_f64()
+}
+
+/// A compiler and a kernel with 10,000 policies and pods in force, the client and the server among them.
+fn ten_thousand(client: &Pod, server: &Pod) -> (Compiler, Kernel) {
+    let mut compiler = Compiler::new(Scope::Everything);
+    let mut kernel = Kernel::new(Multicast::Judge).unwrap();
+    let mut changes = vec![Change::Namespace(Namespace::new("x", Labels::new()))];
+    changes.push(Change::Pod(pod(0, 0, server.v4())));
+    changes.push(Change::Pod(pod(1, 0, client.v4())));
+    changes.extend(
+        (2..10_000u32).map(|n| Change::Pod(pod(n, n, IpAddr::from((0x0a01_0000 + n).to_be_bytes())))),
+    );
+    changes.extend((0..POLICIES).map(|n| Change::Policy(policy(n))));
+    // The throughput goes to another port.
+    let peer = Peer::Pods { namespaces: None, pods: selector(0) };
+    changes.push(Change::Policy(Policy {
+        id: PolicyId::new("x", "policy-of-client"),
+        subject: selector(0),
+        ingress: Some(vec![Rule { peers: vec![peer], ports: vec![] }]),
+        egress: None,
+    }));
+    changes.into_iter().for_each(|change| compiler.handle_change(change));
+    // Outside of the first user namespace the kernel takes no large transaction.
+    for part in in_parts(&compiler.poll_delta().unwrap()) {
+        kernel.apply(&part).unwrap();
+    }
+    kernel.settle().unwrap();
+    (compiler, kernel)
+}
+
+/// How long it takes until a pod with other labels is in force, in order.
+fn changes(compiler: &mut Compiler, kernel: &mut Kernel) -> Vec<f64> {
+    let change = |n: u32| {
+        let changed = pod(100 + n, n % 50, IpAddr::from((0x0a01_0000 + 100 + n).to_be_bytes()));
+        let start = clock::now();
+        compiler.handle_change(Change::Pod(changed));
+        kernel.apply(&compiler.poll_delta().unwrap()).unwrap();
+        start.elapsed().as_secs_f64() * 1e3
+    };
+    let mut times: Vec<f64> = (0..500u32).map(change).collect();
+    times.sort_by(f64::total_cmp);
+    times
+}
+
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement: run with cargo xtask bench policy"]
 fn new_connections_and_changes_with_ten_thousand_policies() {
     run("measure::new_connections_and_changes_with_ten_thousand_policies", || {
-        let (client, server) = (Pod::new("client", 1), Pod::new("server", 2));
+        let (client, server) = (Pod::unknown(1), Pod::unknown(2));
         server.serve(&[1000]);
-        // Connection tracking is on in both runs, as on any host with services.
+        // Connection tracking is on in all cases, as on any host with services.
         shell(
-            "nft add table inet tracked; nft 'add chain inet tracked f { type filter hook forward priority 0; }'; nft add rule inet tracked f ct state invalid counter",
+            "nft add table inet tracked; nft 'add chain inet tracked f { type filter hook forward priority 0; }'; \
+             nft add rule inet tracked f ct state invalid counter",
         );
-        let none = rate(&client, &server);
-        let mut compiler = Compiler::new(Scope::Everything);
-        let mut kernel = Kernel::new(Multicast::Judge).unwrap();
-        let mut changes = vec![Change::Namespace(Namespace::new("x", Labels::new()))];
-        changes.push(Change::Pod(pod(0, 0, server.v4())));
-        changes.push(Change::Pod(pod(1, 0, client.v4())));
-        changes.extend(
-            (2..10_000u32).map(|n| Change::Pod(pod(n, n, IpAddr::from((0x0a01_0000 + n).to_be_bytes())))),
-        );
-        changes.extend((0..POLICIES).map(|n| Change::Policy(policy(n))));
-        changes.into_iter().for_each(|change| compiler.handle_change(change));
-        let start = clock::now();
-        let delta = compiler.poll_delta().unwrap();
-        let (elements, compiled) = (delta.add.len(), start.elapsed());
-        // Outside of the first user namespace the kernel takes no large transaction.
-        for part in in_parts(&delta) {
-            kernel.apply(&part).unwrap();
-        }
-        kernel.settle().unwrap();
-        println!(
-            "{elements} elements: compiled in {compiled:?}, in the kernel in {:?}",
-            start.elapsed() - compiled
-        );
-        let ours = rate(&client, &server);
-        println!(
-            "new connections: {none:.0}/s without, {ours:.0}/s with {POLICIES} policies: {:.3}",
-            ours / none
-        );
-        let mut times: Vec<Duration> = (0..2000u32)
-            .map(|n| {
-                let changed = pod(100 + n, n % 50, IpAddr::from((0x0a01_0000 + 100 + n).to_be_bytes()));
-                let start = clock::now();
-                compiler.handle_change(Change::Pod(changed));
-                kernel.apply(&compiler.poll_delta().unwrap()).unwrap();
-                start.elapsed()
-            })
-            .collect();
-        times.sort();
-        println!("a pod relabelled, in force: p50 {:?}, p99 {:?}", times[1000], times[1980]);
+        let (newconn_none, tcp_none) = (rate(&client, &server), throughput(&client, &server));
+        let (mut compiler, mut kernel) = ten_thousand(&client, &server);
+        let (newconn, tcp) = (rate(&client, &server), throughput(&client, &server));
+        let times = changes(&mut compiler, &mut kernel);
         Kernel::remove().unwrap();
         linear_chain(&client, &server);
-        let linear = rate(&client, &server);
-        println!("with a linear chain of {LINEAR} rules: {linear:.0}/s: {:.3}", linear / none);
+        let newconn_linear = rate(&client, &server);
+        println!(
+            "{}",
+            serde_json::json!({
+                "newconn_none": newconn_none, "newconn": newconn, "newconn_linear": newconn_linear,
+                "tcp_none": tcp_none, "tcp": tcp,
+                "change_p50_ms": times[times.len() / 2], "change_p99_ms": times[times.len() * 99 / 100],
+            })
+        );
         shell("nft flush ruleset");
     });
 }

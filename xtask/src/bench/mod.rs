@@ -10,6 +10,7 @@ mod ipam;
 mod join;
 mod mesh;
 mod paths;
+mod policy;
 mod row;
 mod sleeve;
 
@@ -68,6 +69,8 @@ enum Area {
     Mesh,
     /// Address allocation
     Ipam,
+    /// Network policies
+    Policy,
 }
 
 impl Bench {
@@ -75,24 +78,31 @@ impl Bench {
         if cfg!(debug_assertions) {
             return Err(become_optimised()?);
         }
+        if self.areas().contains(&Area::Policy) && !sandbox::is_inside() {
+            policy::build()?;
+        }
         inside::run("bench", Profile::Release, |programs| self.inside(programs))
     }
 
-    fn inside(&self, programs: &Programs) -> Result<()> {
-        let areas = match &self.areas[..] {
+    fn areas(&self) -> &[Area] {
+        match &self.areas[..] {
             [] => Area::value_variants(),
             chosen => chosen,
-        };
+        }
+    }
+
+    fn inside(&self, programs: &Programs) -> Result<()> {
         let mut baseline = Baseline::read()?;
         complain("both hosts and both load generators share this machine's processors");
         calibrate::run(self)?;
         let mut all = Vec::new();
-        for area in areas {
+        for area in self.areas() {
             let rows = match area {
                 Area::Fastdp => fastdp::run(self, programs)?,
                 Area::Sleeve => sleeve::run(self, programs)?,
                 Area::Mesh => mesh::run(self, programs)?,
                 Area::Ipam => ipam::run(self, programs)?,
+                Area::Policy => policy::run(self)?,
             };
             for mut row in rows {
                 baseline.compare(&mut row);

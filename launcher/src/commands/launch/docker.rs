@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use weave_docker::Engine;
 
 use crate::{
+    commands::docker::proxy_socket,
     context::{Context, talk},
     daemon::{self, Daemon, Log, Process},
 };
@@ -37,6 +38,10 @@ pub(super) struct Plan {
     pub(super) engine: PathBuf,
     /// Where it looks for its driver.
     pub(super) plugin: PathBuf,
+    /// Whether Docker's clients get a socket whose containers are on the network without asking for it.
+    pub(super) is_proxy_wanted: bool,
+    /// Flags of the driver's process that are passed on.
+    pub(super) flags: Vec<&'static str>,
     /// The router's bridge, if it has a name of its own.
     pub(super) bridge: Option<String>,
 }
@@ -69,6 +74,9 @@ fn spawn(context: &Context, plan: &Plan) -> io::Result<(Child, Log)> {
     command.arg("--run-dir").arg(run_dir).arg("docker-plugin");
     command.arg("--docker-socket").arg(&plan.engine).arg("--plugin-socket").arg(&plan.plugin);
     command.arg("--network").arg(NETWORK);
+    if plan.is_proxy_wanted {
+        command.arg("--proxy-socket").arg(proxy_socket(run_dir)).args(&plan.flags);
+    }
     if let Some(bridge) = &plan.bridge {
         command.arg("--weave-bridge").arg(bridge);
     }

@@ -21,6 +21,9 @@ pub(super) const HELP: &str = "
 Of the flags of launch itself:
       --timeout <SECONDS>  How long to wait until the router is ready [default: 60]
       --no-plugin          Do not serve Docker's engine, even if there is one
+      --no-proxy           Give Docker's clients no socket at which containers get the network unasked
+      --no-default-ipalloc Leave containers alone there that have no WEAVE_CIDR in their environment
+      --without-dns        Do not tell containers there of the name server
       --plugin-socket <S>  Where it looks for its driver [default: /run/docker/plugins/weave.sock]
       --password <P>       Handed to the router through WEAVE_PASSWORD; better set that, or use --password-file
 ";
@@ -56,6 +59,8 @@ impl Plan {
                 is_wanted: true,
                 engine: global.docker_socket.clone(),
                 plugin: PathBuf::from(PLUGIN_SOCKET),
+                is_proxy_wanted: true,
+                flags: Vec::new(),
                 bridge: None,
             },
             help: false,
@@ -75,6 +80,9 @@ impl Plan {
                 }
                 Some("--timeout") => plan.take_timeout(&value(&mut words, inline, "--timeout")?)?,
                 Some("--no-plugin") => plan.docker.is_wanted = false,
+                Some("--no-proxy") => plan.docker.is_proxy_wanted = false,
+                Some("--no-default-ipalloc") => plan.docker.flags.push("--no-default-ipalloc"),
+                Some("--without-dns") => plan.docker.flags.push("--without-dns"),
                 Some("--docker-socket") => {
                     plan.docker.engine = PathBuf::from(value(&mut words, inline, "--docker-socket")?);
                 }

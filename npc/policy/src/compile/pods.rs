@@ -15,7 +15,8 @@ use crate::{
 /// The pods.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
-    entries: BTreeMap<PodNo, PodEntry>,
+    /// Boxed, as the nodes of a map that grows at its end are half empty.
+    entries: BTreeMap<PodNo, Box<PodEntry>>,
     number_by_id: BTreeMap<PodId, PodNo>,
     next: u32,
     namespaces: BTreeMap<String, NamespaceEntry>,
@@ -64,11 +65,11 @@ struct NamespaceEntry {
 
 impl Pods {
     pub(super) fn entry(&self, pod: PodNo) -> Option<&PodEntry> {
-        self.entries.get(&pod)
+        self.entries.get(&pod).map(|entry| &**entry)
     }
 
     pub(super) fn entry_mut(&mut self, pod: PodNo) -> Option<&mut PodEntry> {
-        self.entries.get_mut(&pod)
+        self.entries.get_mut(&pod).map(|entry| &mut **entry)
     }
 
     pub(super) fn number(&self, id: &PodId) -> Option<PodNo> {
@@ -111,7 +112,8 @@ impl Pods {
         let lost = |key: &String, value: &String| {
             entry.labels.as_ref().is_none_or(|labels| labels.get(key) != Some(value))
         };
-        let lost: Labels = old.into_iter().filter(|(key, value)| lost(key, value)).collect();
+        let lost = old.iter().filter(|(key, value)| lost(key, value));
+        let lost: Labels = lost.map(|(key, value)| (key.clone(), value.clone())).collect();
         self.namespaces_by_label.remove(&lost, &whose);
         self.forget_empty(name);
         true
@@ -131,12 +133,12 @@ impl Pods {
             self.claims_by_address.entry(*address).or_default().insert(number);
         }
         let entry = PodEntry { pod, terms: Vec::new(), policies: Vec::new() };
-        self.entries.insert(number, entry);
+        self.entries.insert(number, Box::new(entry));
         number
     }
 
     pub(super) fn remove(&mut self, number: PodNo) -> Option<PodEntry> {
-        let entry = self.entries.remove(&number)?;
+        let entry = *self.entries.remove(&number)?;
         let pod = &entry.pod;
         if self.number_by_id.get(&pod.id) == Some(&number) {
             self.number_by_id.remove(&pod.id);
@@ -206,7 +208,7 @@ impl<T> Default for LabelIndex<T> {
 
 impl<T: Ord + Clone> LabelIndex<T> {
     fn insert(&mut self, labels: &Labels, who: &T) {
-        for (key, value) in labels {
+        for (key, value) in labels.iter() {
             if !self.by_key.contains_key(key) {
                 self.by_key.insert(key.clone(), BTreeMap::new());
             }
@@ -219,7 +221,7 @@ impl<T: Ord + Clone> LabelIndex<T> {
     }
 
     fn remove(&mut self, labels: &Labels, who: &T) {
-        for (key, value) in labels {
+        for (key, value) in labels.iter() {
             if let Some(by_value) = self.by_key.get_mut(key) {
                 remove_from(by_value, value, who);
                 if by_value.is_empty() {

@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct Policies {
     last: u32,
     number_by_id: BTreeMap<PolicyId, PolicyNo>,
-    entries: BTreeMap<PolicyNo, PolicyEntry>,
+    entries: BTreeMap<PolicyNo, Box<PolicyEntry>>,
     subjects: QueryIndex<PolicyNo>,
 }
 
@@ -59,11 +59,11 @@ impl Policies {
     }
 
     pub(super) fn entry(&self, policy: PolicyNo) -> Option<&PolicyEntry> {
-        self.entries.get(&policy)
+        self.entries.get(&policy).map(|entry| &**entry)
     }
 
     pub(super) fn entry_mut(&mut self, policy: PolicyNo) -> Option<&mut PolicyEntry> {
-        self.entries.get_mut(&policy)
+        self.entries.get_mut(&policy).map(|entry| &mut **entry)
     }
 
     pub(super) fn insert(&mut self, policy: Policy) -> PolicyNo {
@@ -71,7 +71,7 @@ impl Policies {
         let number = PolicyNo(self.last);
         self.subjects.insert(number, &subject(&policy));
         self.number_by_id.insert(policy.id.clone(), number);
-        self.entries.insert(number, PolicyEntry { policy, subjects: 0, compiled: None });
+        self.entries.insert(number, Box::new(PolicyEntry { policy, subjects: 0, compiled: None }));
         number
     }
 
@@ -86,7 +86,7 @@ impl Policies {
     }
 
     pub(super) fn remove(&mut self, number: PolicyNo) -> Option<PolicyEntry> {
-        let entry = self.entries.remove(&number)?;
+        let entry = *self.entries.remove(&number)?;
         self.number_by_id.remove(&entry.policy.id);
         self.subjects.remove(number, &subject(&entry.policy));
         Some(entry)

@@ -174,7 +174,7 @@ impl Words {
     /// What somebody with these labels has that queries need.
     fn labels(&self, labels: &Labels) -> Vec<Label> {
         let mut found = vec![Label::Nothing];
-        for (key, value) in labels {
+        for (key, value) in labels.iter() {
             let Some(key) = self.find(key) else { continue };
             found.push(Label::Key(key));
             found.extend(self.find(value).map(|value| Label::Pair(key, value)));

@@ -38,7 +38,7 @@ pub(crate) fn change() -> impl Strategy<Value = Change> {
 }
 
 fn labels() -> impl Strategy<Value = Labels> {
-    proptest::collection::btree_map(text(&KEYS), text(&VALUES), 0..=2)
+    proptest::collection::btree_map(text(&KEYS), text(&VALUES), 0..=2).prop_map(Labels::from)
 }
 
 fn text(of: &'static [&'static str]) -> impl Strategy<Value = String> {
