@@ -118,7 +118,8 @@ async fn create(
     let (mut head, body) = request.into_parts();
     let body = Limited::new(body, MAX_CREATE).collect().await;
     let body = body.map_err(|error| EngineError::Refused(400, error.to_string()))?.to_bytes();
-    let Ok(mut container) = serde_json::from_slice::<Value>(&body) else {
+    let description = serde_json::from_slice::<Value>(&body).ok().filter(Value::is_object);
+    let Some(mut container) = description else {
         // The engine says better what is wrong with it.
         return forward::forward(Request::from_parts(head, full(body)), &driver.engine).await;
     };

@@ -76,14 +76,15 @@ fn place(text: &str) -> Result<Place, String> {
     })
 }
 
-/// Puts a container on a network, and gives it its own name as host name unless it has another.
+/// Puts a container, whose description is an object, on a network, and gives it its own name as host name unless it has another.
 pub(super) fn join(container: &mut Value, joining: &Joining, name: Option<&str>) {
     if let Some(name) = name.filter(|name| is_label(name))
         && container["Hostname"].as_str().unwrap_or_default().is_empty()
     {
         container["Hostname"] = name.into();
     }
-    container["HostConfig"]["NetworkMode"] = joining.network.clone().into();
+    let host = object(&mut container["HostConfig"]);
+    host.insert("NetworkMode".to_owned(), joining.network.clone().into());
     let config = object(&mut container["NetworkingConfig"]);
     let endpoints = object(config.entry("EndpointsConfig").or_insert(Value::Null));
     // What was said of the default network is meant for the one in its place.
@@ -189,6 +190,18 @@ mod tests {
         ask(&mut own, "10.32.0.1", "weave.local");
         assert_eq!(own["Hostname"], "mine");
         assert_eq!(own["HostConfig"]["Dns"], json!(["9.9.9.9"]));
+    }
+
+    #[test]
+    fn a_description_that_makes_no_sense_is_no_panic() {
+        for odd in [json!([]), json!(7), json!({ "EndpointsConfig": 1 }), json!(null)] {
+            let mut container =
+                json!({ "HostConfig": odd, "NetworkingConfig": odd, "Env": odd, "Hostname": odd });
+            assert!(places(&container, &ProxyOptions::default()).is_ok());
+            join(&mut container, &Joining { network: "weave".into(), address: None }, Some("web"));
+            ask(&mut container, "10.32.0.1", "weave.local");
+            assert_eq!(container["HostConfig"]["NetworkMode"], "weave");
+        }
     }
 
     #[test]
