@@ -1,7 +1,13 @@
 //! What tests of the product begin and end with: a lab, linked routers, attached containers; what they wait for; and
 //! what must be true of every router when a test is over.
 
-use std::{collections::BTreeSet, fs, net::IpAddr, process::Output, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    process::Output,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use weave_api::{ConnectionState, Exit, Report};
@@ -12,7 +18,7 @@ use crate::{
     lab::{Container, Host, Lab, Place, Segment, target_directory},
     product::{self, Programs, Router, Settings, mesh_in_words, shows_mesh},
     sandbox, tool,
-    traffic::{PingReport, measure},
+    traffic::{PingReport, Recording, measure},
 };
 
 /// How long anything may take that ought to happen soon, on a machine that does much else.
@@ -233,6 +239,35 @@ pub fn await_all_pings(lab: &Lab, attached: &[Attached]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// An address of the network that nobody has.
+pub const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 47, 255, 254);
+
+/// The first container asks for an address that nobody has: every container sees each of its requests once.
+pub fn broadcasts_are_seen_once(lab: &Lab, attached: &[Attached]) -> Result<()> {
+    let recordings: Result<Vec<_>> =
+        attached.iter().map(|one| Recording::start(lab.generator(), &one.container)).collect();
+    let ping = format!("ping {NOBODY} --count 1 --timeout 4");
+    let _: PingReport = measure(lab.generator(), &attached[0].container, &ping)?;
+    let mac = attached[0].mac()?;
+    let mut seen = Vec::new();
+    for recording in recordings? {
+        seen.push(recording.finish()?.iter().filter(|frame| asks_for_nobody(frame, mac)).count());
+    }
+    ensure!(seen[0] > 1 && seen.iter().all(|n| *n == seen[0]), "requests at each container: {seen:?}");
+    Ok(())
+}
+
+/// Ethernet type ARP, operation request (RFC 826), sent by `asker` to everybody, for that address. Others with its MAC do not
+/// count: routers announce to their own containers where an address is now.
+fn asks_for_nobody(frame: &[u8], asker: Mac) -> bool {
+    frame.len() >= 42
+        && frame[..6] == [0xff; 6]
+        && frame[6..12] == asker.0
+        && frame[12..14] == [8, 6]
+        && frame[20..22] == [0, 1]
+        && frame[38..42] == NOBODY.octets()
 }
 
 /// What a failed command said: one sentence on stderr, nothing on stdout.

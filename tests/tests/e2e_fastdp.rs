@@ -1,6 +1,6 @@
 //! Frames that the kernel carries.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, thread, time::Duration};
+use std::{collections::BTreeMap, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use weave_api::{ConnectionReport, ConnectionState, Overlay, Report};
@@ -10,8 +10,9 @@ use weave_tests::{
     lab::{Container, Host, Lab, Segment},
     product::{Programs, Router, Settings, peer_name},
     scene::{
-        Attached, LIMIT, attach, attach_each, await_all, await_all_pings, await_mesh, await_ping,
-        await_report, finish, hosts, hosts_on_segment, lab, play, settings, start_all,
+        Attached, LIMIT, NOBODY, attach, attach_each, await_all, await_all_pings, await_mesh, await_ping,
+        await_report, broadcasts_are_seen_once, finish, hosts, hosts_on_segment, lab, play, settings,
+        start_all,
     },
     traffic::{PingReport, Recording, Server, TcpReport, measure},
 };
@@ -19,8 +20,6 @@ use weave_tests::{
 /// Ethernet type ARP, and UDP port of VXLAN, as they stand in packets.
 const ARP: [u8; 2] = [0x08, 0x06];
 const VXLAN_PORT: [u8; 2] = 6784_u16.to_be_bytes();
-/// An address that nobody has.
-const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 47, 255, 254);
 
 /// Settings without a password: the kernel may carry everything.
 fn open(routers: usize, peers: &[&Host], flags: &[&str]) -> Settings {
@@ -383,32 +382,6 @@ fn wired<'h>(
     })
 }
 
-/// How often each container sees the requests of the first, which asks for an address that nobody has. Other ARP requests with
-/// the first one's MAC do not count: routers announce to their own containers where an address is now.
-fn requests_seen(lab: &Lab, attached: &[Attached]) -> Result<Vec<usize>> {
-    let recordings: Result<Vec<_>> =
-        attached.iter().map(|one| Recording::start(lab.generator(), &one.container)).collect();
-    let ping = format!("ping {NOBODY} --count 1 --timeout 3");
-    let _: PingReport = measure(lab.generator(), &attached[0].container, &ping)?;
-    let frames: Result<Vec<_>> = recordings?.into_iter().map(Recording::finish).collect();
-    let mac = attached[0].mac()?.0;
-    let is_request = |f: &&Vec<u8>| {
-        f.len() >= 42
-            && f[..6] == [0xff; 6]
-            && f[6..12] == mac
-            && f[12..14] == ARP
-            && f[38..42] == NOBODY.octets()
-    };
-    Ok(frames?.iter().map(|f| f.iter().filter(is_request).count()).collect())
-}
-
-/// A broadcast is seen once in every container.
-fn a_broadcast_is_seen_once(lab: &Lab, attached: &[Attached]) -> Result<()> {
-    let seen = requests_seen(lab, attached)?;
-    ensure!(seen[0] > 1 && seen.iter().all(|n| *n == seen[0]), "requests at each container: {seen:?}");
-    Ok(())
-}
-
 #[test]
 #[ignore = "needs network namespaces: run with cargo xtask test"]
 fn a_line_of_hosts_is_relayed_by_their_kernels() -> Result<()> {
@@ -430,7 +403,7 @@ fn a_line_of_hosts_is_relayed_by_their_kernels() -> Result<()> {
             })?;
         }
         the_kernel_carries_all(&lab, &places, &attached)?;
-        a_broadcast_is_seen_once(&lab, &attached)?;
+        broadcasts_are_seen_once(&lab, &attached)?;
         finish(routers)
     })
 }
@@ -457,7 +430,7 @@ fn rings_and_stars_of_kernels_and_tunnels_reach_everybody_once() -> Result<()> {
                 })
             })?;
             await_all_pings(&lab, &attached)?;
-            a_broadcast_is_seen_once(&lab, &attached)?;
+            broadcasts_are_seen_once(&lab, &attached)?;
             let (first, others) = attached.split_first().context("four containers")?;
             for other in others {
                 carries_tcp(&lab, first, other)?;

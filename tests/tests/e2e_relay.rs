@@ -7,10 +7,10 @@ use weave_tests::{
     lab::{Host, Lab, Segment},
     product::{Programs, Router, Settings, peer_name, shows_mesh},
     scene::{
-        Attached, attach_each, await_all, await_all_pings, await_mesh, await_report, finish, hosts,
-        hosts_on_segment, lab, play, settings, start_all,
+        Attached, attach_each, await_all, await_all_pings, await_mesh, await_report,
+        broadcasts_are_seen_once, finish, hosts, hosts_on_segment, lab, play, settings, start_all,
     },
-    traffic::{PingReport, Recording, Server, TcpReport, measure},
+    traffic::{Server, TcpReport, measure},
 };
 
 /// Three hosts in a chain: the middle one reaches both, the outer ones only it.
@@ -126,16 +126,6 @@ fn a_cut_link_is_noticed_traffic_goes_round_it_and_comes_back() -> Result<()> {
     })
 }
 
-/// ARP requests from `asker` among `frames`.
-fn requests(frames: &[Vec<u8>], asker: &Attached) -> Result<usize> {
-    let mac = asker.mac()?.0;
-    // Ethernet type ARP, operation request (RFC 826), sent by the asker to everybody.
-    let is_request = |f: &&Vec<u8>| {
-        f.len() >= 42 && f[..6] == [0xff; 6] && f[6..12] == mac && f[12..14] == [8, 6] && f[20..22] == [0, 1]
-    };
-    Ok(frames.iter().filter(is_request).count())
-}
-
 /// A container asks for an address that nobody has: every container sees each of its requests once.
 fn is_seen_once(
     programs: &Programs,
@@ -148,14 +138,7 @@ fn is_seen_once(
     await_mesh(&routers, links)?;
     let attached = attach_each(&routers)?;
     await_all_pings(lab, &attached)?;
-    let recordings: Result<Vec<_>> =
-        attached.iter().map(|one| Recording::start(lab.generator(), &one.container)).collect();
-    let ping = "ping 10.47.255.254 --count 1 --timeout 4";
-    let _: PingReport = measure(lab.generator(), &attached[0].container, ping)?;
-    let frames: Result<Vec<_>> = recordings?.into_iter().map(Recording::finish).collect();
-    let seen: Result<Vec<_>> = frames?.iter().map(|frames| requests(frames, &attached[0])).collect();
-    let seen = seen?;
-    ensure!(seen[0] > 1 && seen.iter().all(|n| *n == seen[0]), "requests at each container: {seen:?}");
+    broadcasts_are_seen_once(lab, &attached)?;
     finish(routers)
 }
 
