@@ -170,8 +170,7 @@ pub(crate) struct Args {
 /// # Errors
 /// Of clap, which carries its own exit code; else what is wrong with the file.
 pub(crate) fn parse(words: Vec<OsString>) -> anyhow::Result<Args> {
-    // Overriding oneself lets a script append a flag to those it was given.
-    let command = Args::command().args_override_self(true);
+    let command = Args::command();
     let given = command.clone().try_get_matches_from(&words)?;
     let Some(path) = given.get_one::<PathBuf>("config") else { return Ok(Args::from_arg_matches(&given)?) };
     let from_file = config_file::words(path, &command, &given)?;
