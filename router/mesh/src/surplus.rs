@@ -50,9 +50,14 @@ fn choose(mut offered: Vec<Candidate>, limits: &[usize]) -> Vec<Candidate> {
         Choice { limits, degrees: vec![0; count], groups: (0..count).collect(), links: Vec::new() };
     offered.retain(|link| !(choice.has_room(*link) && choice.connect(*link)));
     offered.retain(|link| !choice.connect(*link));
-    offered.retain(|link| !(choice.has_room(*link) && choice.add(*link)));
-    choice.trim();
-    choice.links
+    // A link that is dropped makes room at its other end. Who is above its limit never comes below it, so no link is dropped
+    // and added again, and this ends.
+    loop {
+        offered.retain(|link| !(choice.has_room(*link) && choice.add(*link)));
+        if !choice.trim() {
+            return choice.links;
+        }
+    }
 }
 
 impl Choice<'_> {
@@ -84,8 +89,9 @@ impl Choice<'_> {
     }
 
     /// Drops links of those above their limits where others lead to the same peer: links that were needed to connect everybody
-    /// may not be any more, with the ones that were added after them.
-    fn trim(&mut self) {
+    /// may not be any more, with the ones that were added after them. Returns whether there were any.
+    fn trim(&mut self) -> bool {
+        let before = self.links.len();
         let is_above = |(_, a, b): &Candidate, degrees: &[usize]| {
             [*a, *b].into_iter().any(|end| degrees[end] > self.limits[end])
         };
@@ -100,6 +106,7 @@ impl Choice<'_> {
                 self.degrees[suspect.2] -= 1;
             }
         }
+        self.links.len() < before
     }
 }
 
@@ -152,22 +159,37 @@ mod tests {
             limit in 1_usize..6,
             generous in 0_usize..20,
         ) {
-            let pairs = pairs.into_iter().filter(|(a, b)| a < b && *b < count);
-            let offered: Vec<Candidate> = (0..).zip(pairs).map(|(rank, (a, b))| (rank * 7 % 81, a, b)).collect();
-            let limits: Vec<usize> = (0..count).map(|peer| if peer == generous { usize::MAX } else { limit }).collect();
-            let kept = choose(offered.clone(), &limits);
-            prop_assert_eq!(components(&kept, count), components(&offered, count));
-            let degrees = degrees(&kept, count);
-            for link in &kept {
-                if [link.1, link.2].into_iter().any(|end| degrees[end] > limits[end]) {
-                    prop_assert!(!is_connected_without(&kept, *link, count), "a link above the limit for nothing");
-                }
-            }
-            for link in offered.iter().filter(|link| !kept.contains(link)) {
-                let is_full = [link.1, link.2].into_iter().any(|end| degrees[end] >= limits[end]);
-                prop_assert!(is_full || degrees.iter().zip(&limits).any(|(d, l)| d > l), "a link was given up for nothing");
+            let pairs: Vec<_> = pairs.into_iter().filter(|(a, b)| a < b && *b < count).collect();
+            check(count, &pairs, limit, generous);
+        }
+    }
+
+    fn check(count: usize, pairs: &[(usize, usize)], limit: usize, generous: usize) {
+        let offered: Vec<Candidate> =
+            (0..).zip(pairs).map(|(rank, (a, b))| (rank * 7 % 81, *a, *b)).collect();
+        let limits: Vec<usize> =
+            (0..count).map(|peer| if peer == generous { usize::MAX } else { limit }).collect();
+        let kept = choose(offered.clone(), &limits);
+        assert_eq!(components(&kept, count), components(&offered, count));
+        let degrees = degrees(&kept, count);
+        for link in &kept {
+            if [link.1, link.2].into_iter().any(|end| degrees[end] > limits[end]) {
+                assert!(!is_connected_without(&kept, *link, count), "a link above the limit for nothing");
             }
         }
+        for link in offered.iter().filter(|link| !kept.contains(link)) {
+            let is_full = [link.1, link.2].into_iter().any(|end| degrees[end] >= limits[end]);
+            assert!(
+                is_full || degrees.iter().zip(&limits).any(|(d, l)| d > l),
+                "a link was given up for nothing"
+            );
+        }
+    }
+
+    #[test]
+    fn a_link_that_is_dropped_makes_room_for_another() {
+        let pairs = [(0, 3), (0, 4), (0, 9), (0, 10), (2, 3), (2, 9), (2, 12), (9, 12), (9, 13)];
+        check(14, &pairs, 3, 1);
     }
 
     #[test]
