@@ -57,6 +57,8 @@ struct State {
     log: Vec<(u64, Key, &'static str, Value)>,
     /// Of this version and before nothing is remembered.
     forgotten: u64,
+    /// The last event that was forgotten: a watch that has not sent it yet cannot go on.
+    last_forgotten: u64,
     /// Versions of lists that are being read.
     snapshots: BTreeMap<u64, BTreeMap<Key, Value>>,
     mood: Mood,
@@ -91,6 +93,7 @@ impl Server {
             objects: BTreeMap::new(),
             log: Vec::new(),
             forgotten: 0,
+            last_forgotten: 0,
             snapshots: BTreeMap::new(),
             mood: Mood::Good,
             refuses_by_status: false,
@@ -177,6 +180,7 @@ impl Server {
         self.change(|state| {
             state.version += 1;
             state.forgotten = state.version;
+            state.last_forgotten = state.log.last().map_or(state.last_forgotten, |last| last.0);
             state.log.clear();
             state.snapshots.clear();
         });
@@ -338,9 +342,11 @@ fn watch(
     while result.is_ok() {
         let state = shared.0.lock().unwrap();
         let is_quiet = |state: &mut State| {
-            state.ends.0 == ends && state.log.last().is_none_or(|last| last.0 <= version) && !is_too_old
+            let has_nothing = state.log.last().is_none_or(|last| last.0 <= version);
+            state.ends.0 == ends && has_nothing && !is_too_old && version >= state.last_forgotten
         };
         let (state, waited) = shared.1.wait_timeout_while(state, BOOKMARK_EVERY, is_quiet).unwrap();
+        let is_too_old = is_too_old || version < state.last_forgotten;
         let is_over = state.ends.0 != ends;
         let end = state.ends.1;
         let mut events = Vec::new();
