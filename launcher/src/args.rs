@@ -1,10 +1,24 @@
 //! The command line: what can be typed, and its help.
 
-use std::{ffi::OsString, net::IpAddr, path::PathBuf};
+mod containers;
+mod help;
+mod mesh;
+mod names;
+mod router;
+mod views;
+
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use weave_api::{Exit, HostEntry};
+use weave_api::Exit;
+
+pub(crate) use containers::{Addresses, Attach, Detach, Expose, Namespace, Ps};
+use help::{ATTACH_EXAMPLES, DOCTOR_HELP, REPORT_HELP};
+pub(crate) use mesh::{Connect, Ipam, Peers, Repair, Rmpeer, Wait};
+pub(crate) use names::{DnsAdd, DnsLookup, DnsRemove};
+pub(crate) use router::{Config, DockerPlugin, Doctor, Launch, PLUGIN_SOCKET, Reset, Stop};
+pub(crate) use views::{Status, View};
 
 /// An encrypted network for containers across hosts.
 #[derive(Debug, Parser)]
@@ -200,320 +214,6 @@ pub(crate) enum Command {
     },
 }
 
-/// Where `weaver` keeps its store unless told otherwise.
-const DB_PREFIX: &str = "/var/lib/weave/weave";
-
-const DOCTOR_HELP: &str =
-    "Ends with 0 when all is well, 9 when something ought to be looked at, 1 when something does
-not work. Example: weave doctor -o json | jq -r '.findings[].id'";
-
-const REPORT_HELP: &str = "Templates are the part of Go's that most people know: {{.path.to.value}}, range, if, else, with, end; the functions
-json, len, index, not, eq, ne, and, or, print; $ for the whole report. Case and underscores of names do not matter.
-
-Examples:
-  weave report | jq .router.connections
-  weave report -f '{{range .router.peers}}{{.name}} {{.nickname}}{{\"\\n\"}}{{end}}'
-  weave report -f '{{json .ipam.owners}}'
-  weave report -o yaml";
-
-const REPAIR_HELP: &str =
-    "Containers keep their addresses and traffic flows on. Ends with 0 when nothing is left to do, 9 when \
-there is something to do here or elsewhere, 6 when containers on two routers hold the same address.
-
-Examples:
-  weave ipam repair
-  weave ipam repair --yes";
-
-const ATTACH_EXAMPLES: &str = "Examples:
-  weave attach 4f1c09aa21be
-  weave attach 10.9.1.7/24 net:10.32.8.0/22 4f1c09aa21be
-  weave attach --netns /run/netns/web --name web";
-
-#[derive(Debug, Args)]
-pub(crate) struct Launch {
-    /// Flags of `weaver`, and peers as `host` or `host:port`; `weave launch --help` lists them.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAG|PEER")]
-    pub(crate) args: Vec<OsString>,
-    /// The program to start, instead of the `weaver` beside `weave` or in the PATH.
-    #[arg(long, env = "WEAVER", hide = true)]
-    pub(crate) weaver: Option<PathBuf>,
-}
-
-/// Where Docker looks for network drivers; the file's name is the driver's.
-pub(crate) const PLUGIN_SOCKET: &str = "/run/docker/plugins/weave.sock";
-
-#[derive(Debug, Args)]
-pub(crate) struct DockerPlugin {
-    /// Where Docker looks for the driver; the file's name without `.sock` is the driver's name.
-    #[arg(long, value_name = "SOCKET", default_value = PLUGIN_SOCKET)]
-    pub(crate) plugin_socket: PathBuf,
-    /// Network to make if Docker has none of that name; `none` makes none.
-    #[arg(long, value_name = "NAME", default_value = "weave")]
-    pub(crate) network: String,
-    /// Listen there for clients of Docker whose containers are to be on the network without asking for it.
-    #[arg(long, value_name = "SOCKET")]
-    pub(crate) proxy_socket: Option<PathBuf>,
-    /// At that socket, leave containers alone that have no WEAVE_CIDR in their environment.
-    #[arg(long, requires = "proxy_socket")]
-    pub(crate) no_default_ipalloc: bool,
-    /// At that socket, do not tell containers of the name server.
-    #[arg(long, requires = "proxy_socket")]
-    pub(crate) without_dns: bool,
-    /// Give this host no address on the network; containers then cannot ask its name server.
-    #[arg(long)]
-    pub(crate) no_expose: bool,
-    /// Name of the bridge that containers are attached to.
-    #[arg(long, default_value = "weave", hide = true)]
-    pub(crate) weave_bridge: String,
-    /// How much to log: error, warn, info, debug, trace.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    pub(crate) log_level: String,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Stop {
-    /// Seconds to wait for it to end.
-    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
-    pub(crate) timeout: u64,
-    /// Kill it if it has not ended by then.
-    #[arg(long)]
-    pub(crate) force: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Reset {
-    /// Even if no other router takes our addresses over, or the router does not answer.
-    #[arg(long)]
-    pub(crate) force: bool,
-    /// Seconds to wait until another router has our addresses.
-    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
-    pub(crate) timeout: u64,
-    /// Where state is kept, as `weaver` takes it; a router that runs knows by itself.
-    #[arg(long, value_name = "PREFIX", default_value = DB_PREFIX)]
-    pub(crate) db_prefix: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Doctor {
-    /// Where state is kept, as `weaver` takes it; a router that runs knows by itself.
-    #[arg(long, value_name = "PREFIX", default_value = DB_PREFIX)]
-    pub(crate) db_prefix: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Connect {
-    /// Make these the only peers to keep links to; with none, keep no links.
-    #[arg(long)]
-    pub(crate) replace: bool,
-    /// `host`, `host:port`, an address, or `[address]:port`.
-    #[arg(value_name = "PEER", required_unless_present = "replace")]
-    pub(crate) peers: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Peers {
-    /// Peers as they were given to `launch` or `connect`.
-    #[arg(value_name = "PEER", required = true)]
-    pub(crate) peers: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Wait {
-    /// Seconds to wait; 0 tells at once whether it would.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub(crate) timeout: u64,
-}
-
-/// A container by its network namespace; its id is among the positional arguments.
-#[derive(Debug, Args)]
-pub(crate) struct Namespace {
-    /// The container's network namespace: a path, or a name that `ip netns` knows.
-    #[arg(long, value_name = "PATH", conflicts_with = "pid")]
-    pub(crate) netns: Option<PathBuf>,
-    /// A process in the container.
-    #[arg(long, value_name = "N")]
-    pub(crate) pid: Option<u32>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Attach {
-    /// Addresses, and the container. An address is `10.9.1.7/24`, `ip:10.9.1.7/24`, `net:10.32.8.0/22` or
-    /// `net:default`; without any, `net:default`.
-    #[arg(value_name = "ADDRESS|CONTAINER")]
-    pub(crate) words: Vec<String>,
-    #[command(flatten)]
-    pub(crate) namespace: Namespace,
-    /// Name to register in DNS, with or without the domain.
-    #[arg(long = "name", value_name = "NAME")]
-    pub(crate) names: Vec<String>,
-    /// Register no names.
-    #[arg(long)]
-    pub(crate) without_dns: bool,
-    /// Write the container's /etc/hosts.
-    #[arg(long)]
-    pub(crate) rewrite_hosts: bool,
-    /// Further line for the container's /etc/hosts.
-    #[arg(long = "add-host", value_name = "NAME:ADDRESS", value_parser = host_entry)]
-    pub(crate) add_hosts: Vec<HostEntry>,
-    /// Do not route multicast to the network.
-    #[arg(long)]
-    pub(crate) no_multicast_route: bool,
-    #[command(flatten)]
-    pub(crate) wait: Wait,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Detach {
-    /// Addresses, and the container.
-    #[arg(value_name = "ADDRESS|CONTAINER")]
-    pub(crate) words: Vec<String>,
-    #[command(flatten)]
-    pub(crate) namespace: Namespace,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Addresses {
-    /// `10.9.1.7/24`, `ip:10.9.1.7/24`, `net:10.32.8.0/22` or `net:default`.
-    #[arg(value_name = "ADDRESS", value_parser = address)]
-    pub(crate) addresses: Vec<weave_model::AddressSpec>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Expose {
-    #[command(flatten)]
-    pub(crate) addresses: Addresses,
-    /// Name to register for the addresses.
-    #[arg(short = 'h', value_name = "FQDN")]
-    pub(crate) fqdn: Option<String>,
-    /// Do not masquerade between containers and the world outside.
-    #[arg(long)]
-    pub(crate) without_masquerade: bool,
-    #[command(flatten)]
-    pub(crate) wait: Wait,
-    /// Print help.
-    #[arg(long, action = clap::ArgAction::Help)]
-    help: Option<bool>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Ps {
-    /// Only these, by id or its beginning; the host is `weave:expose`.
-    #[arg(value_name = "CONTAINER")]
-    pub(crate) containers: Vec<weave_model::ContainerId>,
-    #[command(flatten)]
-    pub(crate) watch: Watch,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DnsAdd {
-    /// Addresses, and the container that holds them; without addresses, the container's own.
-    #[arg(value_name = "ADDRESS|CONTAINER", required = true)]
-    pub(crate) words: Vec<String>,
-    /// The name; without it, the container's own.
-    #[arg(short = 'h', value_name = "FQDN")]
-    pub(crate) fqdn: Option<String>,
-    /// What is served there, so that SRV queries for `_NAME._TRANSPORT.FQDN` find it.
-    #[arg(long, value_name = "NAME/TRANSPORT:PORT")]
-    pub(crate) service: Option<String>,
-    /// Print help.
-    #[arg(long, action = clap::ArgAction::Help)]
-    help: Option<bool>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DnsRemove {
-    /// Addresses, and the container that holds them; without them, whatever has the name on this host.
-    #[arg(value_name = "ADDRESS|CONTAINER", required_unless_present = "fqdn")]
-    pub(crate) words: Vec<String>,
-    /// The name; without it, all names of the addresses or the container.
-    #[arg(short = 'h', value_name = "FQDN")]
-    pub(crate) fqdn: Option<String>,
-    /// Print help.
-    #[arg(long, action = clap::ArgAction::Help)]
-    help: Option<bool>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DnsLookup {
-    /// With or without the domain.
-    pub(crate) name: String,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Status {
-    /// One part in detail.
-    #[arg(value_enum)]
-    pub(crate) view: Option<View>,
-    #[command(flatten)]
-    pub(crate) watch: Watch,
-}
-
-/// For what is worth looking at again and again.
-#[derive(Debug, Args)]
-pub(crate) struct Watch {
-    /// Show it again every so many seconds, until Ctrl-C.
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", require_equals = true)]
-    pub(crate) watch: Option<u64>,
-}
-
-/// A part of the status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum View {
-    /// Our links, and attempts at them.
-    Connections,
-    /// Every known router and its links.
-    Peers,
-    /// Peers to keep links to.
-    Targets,
-    /// Who owns which part of the addresses.
-    Ipam,
-    /// Names.
-    Dns,
-    /// What went over which link, and what was dropped.
-    Overlay,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Rmpeer {
-    /// Names or nicknames.
-    #[arg(value_name = "PEER", required = true)]
-    pub(crate) peers: Vec<String>,
-    /// Even from a peer that seems alive; two containers may then get the same address.
-    #[arg(long)]
-    pub(crate) force: bool,
-}
-
-/// `weave config …`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Config {
-    /// Say what is wrong with a file of settings; nothing when it is good.
-    #[command(after_help = "The file is TOML with the names of weaver's flags, and `peers`:\n\n  \
-        peers = [\"host2\", \"host3\"]\n  password-file = \"/etc/weave/password\"\n  no-dns = true\n\n\
-        Example: weave config check /etc/weave/weave.toml")]
-    Check {
-        /// The file.
-        file: PathBuf,
-    },
-}
-
-/// `weave ipam …`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Ipam {
-    /// Make one ring of two that have met, or make this router's space its own again after its store was restored.
-    #[command(after_help = REPAIR_HELP)]
-    Repair(Repair),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Repair {
-    /// Do it; without this, only say what would be done.
-    #[arg(long)]
-    pub(crate) yes: bool,
-    /// Seconds to wait for other routers, for each step.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    pub(crate) timeout: u64,
-}
-
 /// Parses the command line.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let matches = command().try_get_matches_from(args)?;
@@ -531,19 +231,6 @@ fn exit_codes() -> String {
         "Exit codes:{}\n\nWEAVE_RUN_DIR stands for --run-dir; WEAVE_HTTP_ADDR names the router's socket directly.",
         rows.collect::<String>()
     )
-}
-
-fn address(text: &str) -> Result<weave_model::AddressSpec, String> {
-    text.parse().map_err(|error: weave_model::AddressError| error.to_string())
-}
-
-fn host_entry(text: &str) -> Result<HostEntry, String> {
-    let (name, address) = text.split_once(':').ok_or("write NAME:ADDRESS")?;
-    let address: IpAddr = address.parse().map_err(|_| format!("`{address}` is not an IP address"))?;
-    if name.is_empty() {
-        return Err("the name is missing; write NAME:ADDRESS".to_owned());
-    }
-    Ok(HostEntry { name: name.to_owned(), address })
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! What tests of the product begin and end with: a lab, linked routers, attached containers; what they wait for; and
 //! what must be true of every router when a test is over.
 
+mod open;
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -12,6 +14,8 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use weave_api::{ConnectionState, Exit, Report};
 use weave_model::Mac;
+
+pub use open::{await_overlay, is_all, links, open, start_open};
 
 use crate::{
     clock::{Look, wait_until},

@@ -3,16 +3,16 @@
 use std::{collections::BTreeMap, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use weave_api::{ConnectionReport, ConnectionState, Overlay, Report};
-use weave_model::{Mac, PeerName};
+use weave_api::Overlay;
+use weave_model::PeerName;
 use weave_tests::{
     clock::{Look, pause, wait_until},
     lab::{Container, Host, Lab, Segment},
     product::{Programs, Router, Settings, peer_name},
     scene::{
-        Attached, LIMIT, NOBODY, attach, attach_each, await_all, await_all_pings, await_mesh, await_ping,
-        await_report, broadcasts_are_seen_once, finish, hosts, hosts_on_segment, lab, play, settings,
-        start_all,
+        Attached, LIMIT, attach, attach_each, await_all, await_all_pings, await_mesh, await_overlay,
+        await_ping, await_report, broadcasts_are_seen_once, finish, hosts, hosts_on_segment, lab, links,
+        open, play, settings, start_all, start_open,
     },
     traffic::{PingReport, Recording, Server, TcpReport, measure},
 };
@@ -20,30 +20,6 @@ use weave_tests::{
 /// Ethernet type ARP, and UDP port of VXLAN, as they stand in packets.
 const ARP: [u8; 2] = [0x08, 0x06];
 const VXLAN_PORT: [u8; 2] = 6784_u16.to_be_bytes();
-
-/// Settings without a password: the kernel may carry everything.
-fn open(routers: usize, peers: &[&Host], flags: &[&str]) -> Settings {
-    Settings { password: None, ..settings(routers, peers, flags) }
-}
-
-fn start_open<'h>(programs: &Programs, hosts: &'h [Host], flags: &[&str]) -> Result<Vec<Router<'h>>> {
-    start_all(programs, hosts, |host| {
-        let peers: &[&Host] = if host.number() == hosts[0].number() { &[] } else { &[&hosts[0]] };
-        open(hosts.len(), peers, flags)
-    })
-}
-
-fn links(report: &Report) -> impl Iterator<Item = &ConnectionReport> {
-    report.router.connections.iter().filter(|link| link.state == ConnectionState::Established)
-}
-
-fn is_all(report: &Report, overlay: Overlay) -> bool {
-    links(report).all(|link| link.overlay == Some(overlay))
-}
-
-fn await_overlay(routers: &[Router<'_>], overlay: Overlay) -> Result<()> {
-    await_all(&format!("{overlay} on every link"), routers, |report| is_all(report, overlay))
-}
 
 /// Waits until the containers' interfaces have this MTU.
 fn await_mtu(attached: &[Attached], mtu: u16) -> Result<()> {
@@ -509,69 +485,6 @@ fn a_station_that_nobody_attached_is_found_and_followed() -> Result<()> {
             let entries = hosts[2].run("bridge fdb show dev weave-vx")?;
             Ok(Look::when(!entries.contains("02:00:5e:00:53:01"), || entries.clone()))
         })?;
-        finish(routers)
-    })
-}
-
-/// Frames to `to` from the first container, and how many of them each container sees.
-fn frames_seen(lab: &Lab, attached: &[Attached], to: Mac, ping: &str) -> Result<Vec<usize>> {
-    let recordings: Result<Vec<_>> =
-        attached.iter().map(|one| Recording::start(lab.generator(), &one.container)).collect();
-    let _: PingReport = measure(lab.generator(), &attached[0].container, ping)?;
-    let from = attached[0].mac()?.0;
-    let is_wanted = |frame: &&Vec<u8>| frame.len() > 14 && frame[..6] == to.0 && frame[6..12] == from;
-    let frames: Result<Vec<_>> = recordings?.into_iter().map(Recording::finish).collect();
-    Ok(frames?.iter().map(|frames| frames.iter().filter(is_wanted).count()).collect())
-}
-
-#[test]
-#[ignore = "needs network namespaces: run with cargo xtask test"]
-fn frames_for_a_station_that_nobody_knows_reach_everybody_but_not_for_ever() -> Result<()> {
-    play("frames_for_a_station_that_nobody_knows_reach_everybody_but_not_for_ever", |programs| {
-        let mut lab = lab()?;
-        let hosts: [Host; 3] = hosts(&mut lab)?;
-        let routers = start_open(programs, &hosts, &[])?;
-        await_mesh(&routers, 3)?;
-        let attached = attach_each(&routers)?;
-        await_overlay(&routers, Overlay::Fastdp)?;
-        let nobody = Mac([2, 0, 0x5e, 0, 0x53, 0x99]);
-        attached[0].container.ip(&format!("neigh add {NOBODY} lladdr {nobody} dev ethwe nud permanent\n"))?;
-        let few = frames_seen(&lab, &attached, nobody, &format!("ping {NOBODY} --count 5 --timeout 0.3"))?;
-        ensure!(few == [5, 5, 5], "{few:?}");
-        let line = format!("ping {NOBODY} --count 1500 --timeout 0.001");
-        let many = frames_seen(&lab, &attached, nobody, &line)?;
-        ensure!(many[0] == 1500 && many[1..].iter().all(|seen| (10..800).contains(seen)), "{many:?}");
-        let dropped = routers[0].report()?.data_plane.drops.get("unknown_station").copied();
-        ensure!(dropped.is_some_and(|count| count > 700), "{dropped:?}");
-        finish(routers)
-    })
-}
-
-#[test]
-#[ignore = "needs network namespaces: run with cargo xtask test"]
-fn a_group_reaches_the_containers_that_joined_it_and_no_others() -> Result<()> {
-    play("a_group_reaches_the_containers_that_joined_it_and_no_others", |programs| {
-        let mut lab = lab()?;
-        let hosts: [Host; 3] = hosts(&mut lab)?;
-        let mut routers = start_open(programs, &hosts[..2], &[])?;
-        // One that is served by the tunnel.
-        routers.push(Router::start(programs, &hosts[2], &open(3, &[&hosts[0]], &["--no-fastdp"]))?);
-        await_mesh(&routers, 3)?;
-        let mut attached = attach_each(&routers)?;
-        for router in &routers {
-            attached.push(attach(router, "silent", "")?);
-        }
-        for listener in &attached[1..4] {
-            listener.container.ip("addr add 239.1.2.3/32 dev ethwe autojoin\n")?;
-        }
-        let group = Mac([1, 0, 0x5e, 1, 2, 3]);
-        // A bridge trusts what it knows of listeners a while after it began to ask.
-        wait_until("groups to go to those who joined them", LIMIT, || {
-            let seen = frames_seen(&lab, &attached, group, "ping 239.1.2.3 --count 3 --timeout 0.3")?;
-            Ok(Look::when(seen == [3, 3, 3, 3, 0, 0], || format!("{seen:?}")))
-        })?;
-        let seen = frames_seen(&lab, &attached, group, "ping 239.1.2.3 --count 20 --timeout 0.1")?;
-        ensure!(seen == [20, 20, 20, 20, 0, 0], "{seen:?}");
         finish(routers)
     })
 }
