@@ -17,7 +17,7 @@ use crate::{args::Args, exit::Fatal};
 /// Passwords that may be valid at once, as the handshake offers one answer for each.
 const MAX_PASSWORDS: usize = 4;
 /// The smallest MTU that IPv6 permits (RFC 8200 section 5); IPv4 alone would bear less.
-const MIN_MTU: u16 = 1280;
+pub(crate) const MIN_MTU: u16 = 1280;
 /// The largest IP packet.
 const MAX_MTU: u16 = 65_535;
 /// Smallest subnets that leave an address beside the first and the last.

@@ -20,7 +20,10 @@ use super::Engine;
 use crate::{
     clock,
     fastdp::{Candidate, Vouch},
-    quic::link::{Farewell, LinkEvent, OUTBOX, OpenedLink},
+    quic::{
+        link::{Farewell, LinkEvent, OUTBOX, OpenedLink},
+        skew::Skew,
+    },
 };
 
 /// A link that the mesh may use.
@@ -31,6 +34,7 @@ pub(super) struct LiveLink {
     farewell: Farewell,
     /// Whether the mesh was told to hold back.
     is_blocked: Arc<AtomicBool>,
+    skew: Skew,
     /// What the data plane needs once the mesh has adopted the link.
     data: Option<DataPlane>,
     /// Finds out whether the kernel's path is broken or the other router is gone.
@@ -108,6 +112,7 @@ impl Engine {
             outbox,
             farewell,
             is_blocked,
+            skew,
         } = opened;
         let hello = &established.remote;
         let info = LinkInfo {
@@ -135,14 +140,21 @@ impl Engine {
         let fastdp = self.candidate(link, remote.ip(), &established);
         let data = Some(DataPlane { sleeve: data, fastdp });
         let peer = info.peer;
-        self.links
-            .insert(link, LiveLink { connection, peer, outbox, farewell, is_blocked, data, suspicion: None });
+        self.links.insert(
+            link,
+            LiveLink { connection, peer, outbox, farewell, is_blocked, skew, data, suspicion: None },
+        );
         self.node.handle_link_opened(link, info, clock::now());
     }
 
     /// Who is at the other end of a link.
     pub(crate) fn peer_of(&self, link: LinkId) -> Option<PeerName> {
         self.links.get(&link).map(|live| live.peer)
+    }
+
+    /// How many milliseconds the clock of a neighbour is ahead of ours, if it has told.
+    pub(crate) fn skew_of(&self, peer: PeerName) -> Option<i64> {
+        self.links.values().filter(|live| live.peer == peer).find_map(|live| live.skew.ahead_ms())
     }
 
     /// The mesh keeps the link: let it carry data.
