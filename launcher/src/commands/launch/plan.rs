@@ -78,6 +78,14 @@ impl Plan {
                 Some("--run-dir") => {
                     plan.global.run_dir = PathBuf::from(value(&mut words, inline, "--run-dir")?);
                 }
+                Some("--http-addr") => {
+                    let address = value(&mut words, inline, "--http-addr")?;
+                    plan.global.http_addr = Some(address.to_string_lossy().into_owned());
+                }
+                Some("--http-token-file") => {
+                    let file = value(&mut words, inline, "--http-token-file")?;
+                    plan.global.http_token_file = Some(PathBuf::from(file));
+                }
                 Some("--timeout") => plan.take_timeout(&value(&mut words, inline, "--timeout")?)?,
                 Some("--no-plugin") => plan.docker.is_wanted = false,
                 Some("--no-proxy") => plan.docker.is_proxy_wanted = false,
@@ -166,6 +174,7 @@ mod tests {
         let global = Global {
             run_dir: "/run/weave".into(),
             http_addr: None,
+            http_token_file: None,
             docker_socket: "/run/docker.sock".into(),
             output: Output::Text,
         };
