@@ -14,7 +14,10 @@ mod keeper;
 mod pulse;
 mod suspect;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 use tokio::{
@@ -55,6 +58,14 @@ pub(crate) struct Fastdp {
     events: mpsc::UnboundedSender<Vouch>,
     /// Why no link of this router is carried by the kernel, if none is.
     disabled: Option<&'static str>,
+    beats: Arc<Beats>,
+}
+
+/// Heartbeats, counted.
+#[derive(Debug, Default)]
+pub(crate) struct Beats {
+    sent: AtomicU64,
+    heard: AtomicU64,
 }
 
 /// What a start needs.
@@ -91,15 +102,21 @@ impl Fastdp {
         let (orders, orders_receiver) = mpsc::channel(ORDERS);
         let (events, events_receiver) = mpsc::unbounded_channel();
         let keeper = Keeper::new(Arc::clone(&devices), tap_port, plans, adoption);
-        let pulse = disabled
-            .is_none()
-            .then(|| Pulse::new(Arc::clone(&devices), local, orders_receiver, events.clone()));
-        Ok((Self { orders, events, disabled }, Tasks { keeper, pulse }, events_receiver))
+        let beats = Arc::new(Beats::default());
+        let pulse = disabled.is_none().then(|| {
+            Pulse::new(Arc::clone(&devices), local, orders_receiver, events.clone(), Arc::clone(&beats))
+        });
+        Ok((Self { orders, events, disabled, beats }, Tasks { keeper, pulse }, events_receiver))
     }
 
     /// Why no link of this router is carried by the kernel, if none is.
     pub(crate) const fn disabled(&self) -> Option<&'static str> {
         self.disabled
+    }
+
+    /// How many heartbeats were sent, and heard.
+    pub(crate) fn heartbeats(&self) -> (u64, u64) {
+        (self.beats.sent.load(Ordering::Relaxed), self.beats.heard.load(Ordering::Relaxed))
     }
 
     /// Begins to try the kernel's path of a link.

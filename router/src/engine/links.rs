@@ -75,6 +75,7 @@ impl Engine {
                 if !self.links.contains_key(&link) {
                     return;
                 }
+                self.counters.gossip("received", &bytes);
                 if let Err(error) = self.node.handle_message(link, &bytes, now) {
                     tracing::warn!(%link, %error, "closing a link");
                     self.cut(link, &error.to_string());
@@ -252,6 +253,7 @@ impl Engine {
 
     pub(super) fn transmit(&mut self, link: LinkId, bytes: Bytes) {
         let Some(live) = self.links.get(&link) else { return };
+        self.counters.gossip("sent", &bytes);
         if live.outbox.try_send(bytes).is_err() {
             if live.connection.close_reason().is_none() {
                 self.cut(link, "the link does not keep up");
