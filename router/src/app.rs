@@ -20,7 +20,8 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
 };
-use weave_hostnet::{Host, udp::Socket};
+use weave_datapath::Querier;
+use weave_hostnet::{Host, names::mac_from_seed, udp::Socket};
 use weave_link::{Credentials, StretchedPassword};
 use weave_model::Uid;
 use weave_names::Snapshot;
@@ -251,6 +252,8 @@ async fn serve(
     let Router { engine, sources, handle, store, linker, endpoint, fastdp, mtu } = router;
     let learning = learning::run(host.clone(), bridge.index, handle.clone());
     let alive = around.supervisor.stay_alive(handle.clone());
+    let querier = Querier::new(mac_from_seed(&[b"querier", &local.name.0[..]].concat()), clock::now());
+    let asking = handle.clone();
     let ops = Arc::new(Ops::new(Setup {
         engine: handle,
         host,
@@ -274,6 +277,7 @@ async fn serve(
     fastdp.spawn();
     tokio::spawn(learning);
     tokio::spawn(keep_mtu(Arc::clone(&ops), mtu));
+    tokio::spawn(ask_for_listeners(querier, asking));
     tokio::spawn(Arc::clone(&ops).sweep());
     let (commands, commands_receiver) = mpsc::channel(COMMANDS);
     tokio::spawn(Arc::clone(&ops).serve(commands_receiver));
@@ -330,6 +334,22 @@ async fn keep_mtu(ops: Arc<Ops>, mut mtu: watch::Receiver<Option<u16>>) {
         let wanted = *mtu.borrow_and_update();
         if let Some(mtu) = wanted {
             ops.resize_all(mtu).await;
+        }
+    }
+}
+
+/// Asks the containers of this host which groups they listen to, until the engine has stopped.
+async fn ask_for_listeners(mut querier: Querier, engine: Handle) {
+    loop {
+        tokio::time::sleep_until(querier.poll_timeout().into()).await;
+        let Some(frames) = querier.poll_transmit(clock::now()).cloned() else { continue };
+        let deliver = move |engine: &mut Engine, _now| {
+            for frame in frames {
+                engine.workers.deliver(frame);
+            }
+        };
+        if engine.run(deliver).await.is_err() {
+            return;
         }
     }
 }
