@@ -90,13 +90,13 @@ impl World {
     }
 
     /// A new container wants an address.
-    pub(crate) fn wants_one(&mut self, index: usize) {
+    pub(crate) fn wants_one(&mut self, index: usize, subnet: Option<Subnet>) {
         self.next_container += 1;
         let owner: ContainerId = format!("c{}", self.next_container).parse().unwrap();
         let request = self.request(index, Asked::Allocate(owner.clone()));
-        self.log(|| format!("node {index}: {owner} wants any as {request:?}"));
+        self.log(|| format!("node {index}: {owner} wants {subnet:?} as {request:?}"));
         let patience = self.net.rng.millis(2_000, 20_000);
-        self.with(index, |ipam, now| ipam.allocate(request, owner, None, now + patience, now));
+        self.with(index, |ipam, now| ipam.allocate(request, owner, subnet, now + patience, now));
     }
 
     pub(crate) fn free(&mut self, index: usize, owner: &ContainerId) {
@@ -109,6 +109,15 @@ impl World {
         let base = self.ranges[0].net().network();
         let IpAddr::V4(base) = base else { return None };
         let at = u32::from(base) + 8 * self.net.rng.below(4) as u32;
+        format!("{}/29", std::net::Ipv4Addr::from(at)).parse().ok()
+    }
+
+    /// Some eight addresses of the first range, or all.
+    pub(crate) fn any_subnet(&mut self) -> Option<Subnet> {
+        let net = self.ranges[0].net();
+        let IpAddr::V4(base) = net.network() else { return None };
+        let parts = (1_usize << (net.max_prefix_len() - net.prefix_len())) / 8;
+        let at = u32::from(base) + 8 * self.net.rng.below(parts) as u32;
         format!("{}/29", std::net::Ipv4Addr::from(at)).parse().ok()
     }
 

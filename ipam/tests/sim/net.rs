@@ -48,6 +48,8 @@ pub(crate) enum Story {
     Remove { at: usize, dead: usize },
     /// A process is killed and started again at once, and reaches nobody.
     RestartAlone { at: usize },
+    /// A machine can reach the others again.
+    Join { at: usize },
     /// A machine is restored from a backup, if there is one, and cannot reach these.
     Restore { at: usize, without: Vec<usize> },
     /// A user wants addresses here.

@@ -32,6 +32,7 @@ impl World {
                     self.boot(at);
                 }
             }
+            Story::Join { at } => self.join_all(at),
             Story::Restore { at, without } => self.restore(at, &without),
             Story::Want { at } => self.wants_many(at),
             Story::EndClone => self.end_clone(),
@@ -59,11 +60,12 @@ impl World {
         }
     }
 
-    /// Containers of one host want several addresses, so that it asks others for space.
+    /// Containers of one host want addresses all over the range, so that others are asked for space.
     fn wants_many(&mut self, index: usize) {
-        for _ in 0..4 {
+        for _ in 0..8 {
+            let subnet = self.any_subnet();
             if self.is_on(index) {
-                self.wants_one(index);
+                self.wants_one(index, subnet);
             }
         }
     }
@@ -96,7 +98,12 @@ impl World {
         self.nodes[dead].mark = None;
         self.bury_containers(dead);
         self.later(3_000, 4_000, Story::Remove { at, dead });
-        self.later(3_200, 6_000, Story::RestartAlone { at: agrees });
+        self.later(4_500, 6_500, Story::RestartAlone { at: agrees });
+        // Somebody's agreement is long in coming.
+        if let Some(slow) = self.pick_on().filter(|slow| *slow != at && *slow != agrees) {
+            self.cut_off(slow, None);
+            self.later(12_000, 20_000, Story::Join { at: slow });
+        }
         for _ in 0..3 {
             self.later(5_000, 20_000, Story::Want { at: agrees });
         }
@@ -111,6 +118,9 @@ impl World {
         self.log(|| format!("newcomer {index} reaches only {friend}"));
         self.join_all(index);
         self.cut_off(index, Some(friend));
+        if self.net.rng.chance(70) {
+            self.cut_off(friend, Some(index));
+        }
         self.boot(index);
         self.later(500, 2_000, Story::Want { at: index });
         self.later(500, 2_000, Story::Want { at: index });
