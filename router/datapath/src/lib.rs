@@ -20,6 +20,7 @@ mod forwarding;
 mod heartbeat;
 mod plan;
 mod reason;
+mod rekey;
 mod stations;
 mod unknown;
 mod verdict;
@@ -31,6 +32,7 @@ pub use heartbeat::{
 };
 pub use plan::{Family, MAX_RELAYS, Neighbour, Path, Plan, Port, Tunnel, World, plan};
 pub use reason::DropReason;
+pub use rekey::{KeyUse, Rekey, RekeyConfig};
 pub use stations::{Station, Stations};
 pub use unknown::UnknownStations;
 pub use verdict::Verdict;

@@ -6,7 +6,7 @@
 use std::{io, net::IpAddr};
 
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_XFRM};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::family_of;
 use crate::{Family, HostError};
@@ -29,14 +29,12 @@ const DONE: u16 = 3;
 pub(super) struct Writer(Zeroizing<Vec<u8>>);
 
 impl Writer {
-    pub(super) fn bytes(mut self, bytes: &[u8]) -> Self {
-        // Growing by itself the buffer would leave copies behind.
-        let mut grown = Vec::with_capacity((self.0.len() + bytes.len()).max(self.0.capacity() * 2));
-        grown.extend_from_slice(&self.0);
-        grown.extend_from_slice(bytes);
-        self.0.zeroize();
-        self.0 = Zeroizing::new(grown);
-        self
+    /// Appends. A buffer that grew by itself would leave copies of keys behind, so each is made anew and the former is wiped.
+    pub(super) fn bytes(self, bytes: &[u8]) -> Self {
+        let mut longer = Zeroizing::new(Vec::with_capacity(self.0.len() + bytes.len()));
+        longer.extend_from_slice(&self.0);
+        longer.extend_from_slice(bytes);
+        Self(longer)
     }
 
     pub(super) fn append(self, other: &Self) -> Self {
