@@ -29,8 +29,12 @@ const TOOLS: [&str; 12] = [
     "dirname",
 ];
 /// A program of this machine that makes or runs the guest, and the Debian package that has it.
-const NEEDED: [(&str, &str); 3] =
-    [("qemu-system-x86_64", "qemu-system-x86"), ("busybox", "busybox-static"), ("tc", "iproute2")];
+const NEEDED: [(&str, &str); 4] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("tc", "iproute2"),
+    ("xz", "xz-utils"),
+];
 /// Modules that nothing asks the kernel for by name, or that are wanted before anybody does; the others come by themselves.
 const MODULES: &str = "tun veth bridge vxlan nf_tables nft_counter xfrm_user esp4 esp6 gcm seqiv echainiv chacha20poly1305 sch_netem";
 /// What lies below `kernel/` in the modules' directory and is of use.
@@ -38,7 +42,7 @@ const MODULE_TREES: [&str; 5] = ["net", "crypto", "arch/x86/crypto", "lib", "dri
 
 /// The first process of the guest.
 const INIT: &str = r#"#!/bin/busybox sh
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root RUST_BACKTRACE=1 WEAVE_BIN_DIR=/target/debug
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root RUST_BACKTRACE=1
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run /root /var/tmp
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sysfs /sys
@@ -100,7 +104,7 @@ impl Kernel {
         let place = guest.join(format!("kernel-{series}"));
         if !place.join("done").exists() {
             let packages =
-                tool::run(Command::new("apt-cache").args(["pkgnames", &format!("linux-image-{series}")]))?;
+                tool::run(Command::new("apt-cache").args(["pkgnames", &format!("linux-image-{series}.")]))?;
             let newest = packages.lines().filter(|name| name.ends_with("-cloud-amd64-unsigned"));
             let newest = newest.max_by_key(|name| natural(name)).with_context(|| {
                 format!("no package of a kernel {series}: this works on Debian, after apt-get update")
@@ -177,10 +181,6 @@ fn assemble(guest: &Path, kernel: &Kernel, tests: &BTreeSet<PathBuf>, commands: 
         let from = which(tool)?;
         put(&root, &from, &Path::new("/usr/sbin").join(tool))?;
     }
-    let debug = target_directory()?.join("debug");
-    for name in ["weaver", "weave", "weave-lab"] {
-        put(&root, &debug.join(name), &Path::new("/target/debug").join(name))?;
-    }
     for test in tests {
         let name = test.file_name().context("a test program has a name")?;
         put(&root, test, &Path::new("/target/debug/deps").join(name))?;
@@ -232,6 +232,8 @@ fn modules(kernel: &Kernel, root: &Path) -> Result<()> {
         let from = kernel.modules.join("kernel").join(tree);
         tool::run(Command::new("cp").arg("-r").arg(from.join(".")).arg(&parent))?;
     }
+    // Newer kernels come with compressed ones, which the guest's modprobe does not read.
+    tool::run(Command::new("find").arg(&to).args(["-name", "*.ko.xz", "-exec", "xz", "-d", "{}", "+"]))?;
     for list in ["modules.builtin", "modules.order"] {
         fs::copy(kernel.modules.join(list), to.join(list))?;
     }

@@ -174,7 +174,6 @@ impl Test {
     pub(crate) fn run(&self) -> Result<std::process::ExitCode> {
         let start = weave_tests::clock::now();
         if self.guest {
-            Self::build_programs()?;
             guest::run(&self.kernel, &GUEST, self.only.as_deref())?;
             say(&format!("all tests passed in the guest in {:.0} s", start.elapsed().as_secs_f64()));
             return Ok(std::process::ExitCode::SUCCESS);
@@ -199,15 +198,6 @@ impl Test {
         }
         say(&format!("all {} checks passed in {:.0} s", chosen.len(), start.elapsed().as_secs_f64()));
         Ok(std::process::ExitCode::SUCCESS)
-    }
-
-    /// What the guest's tests start besides themselves.
-    fn build_programs() -> Result<()> {
-        let _weaver_and_weave = weave_tests::product::Programs::build(weave_tests::product::Profile::Dev)?;
-        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-        let status = cargo.args(["build", "--quiet", "--package", "weave-tests", "--bins"]).status()?;
-        if status.success() { Ok(()) } else { bail!("the traffic generator does not build") }
     }
 }
 
