@@ -107,10 +107,10 @@ fn protect(host: &Site, peer: u8, family: Family, cipher: Cipher, epoch: u32) {
 /// Counts what passes the underlay.
 fn watch_underlay() {
     shell(
-        "nft add table bridge seen; nft add chain bridge seen all '{ type filter hook forward priority 0; }'; \
-         nft add rule bridge seen all ether type ip ip protocol esp counter comment esp; \
-         nft add rule bridge seen all ether type ip6 ip6 nexthdr esp counter comment esp; \
-         nft add rule bridge seen all udp dport 6784 counter comment clear",
+        "nft add table bridge seen; nft add chain bridge seen passing '{ type filter hook forward priority 0; }'; \
+         nft add rule bridge seen passing ether type ip ip protocol esp counter comment esp; \
+         nft add rule bridge seen passing ether type ip6 ip6 nexthdr esp counter comment esp; \
+         nft add rule bridge seen passing udp dport 6784 counter comment clear",
     );
 }
 
