@@ -3,6 +3,7 @@
 
 mod bench;
 mod demo;
+mod guest;
 mod inside;
 mod lab;
 mod screen;

@@ -5,7 +5,7 @@ use std::{env, process::Command};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::screen::say;
+use crate::{guest, screen::say};
 
 /// Arguments of `test`.
 #[derive(Debug, Args)]
@@ -19,6 +19,15 @@ pub(crate) struct Test {
     /// Only the tests against programs of others: Docker's engine, podman, containerd. What is missing is installed, on Debian and as root
     #[arg(long, conflicts_with = "quick")]
     real: bool,
+    /// Only the tests that need ESP, in an emulated machine with a kernel that has it. On Debian; as root, where programs are missing
+    #[arg(long, conflicts_with_all = ["quick", "policy", "real"])]
+    guest: bool,
+    /// Series of the guest's kernel
+    #[arg(long, requires = "guest", default_value = "6.1", value_name = "VERSION")]
+    kernel: String,
+    /// Of the guest's tests, only those whose names contain this
+    #[arg(long, requires = "guest", value_name = "NAME")]
+    only: Option<String>,
 }
 
 /// One command of the run.
@@ -93,6 +102,10 @@ const REAL: [Check; 3] = [
     },
 ];
 
+/// What `--guest` runs.
+const GUEST: [guest::Tests; 1] =
+    [guest::Tests { package: "weave-hostnet", features: "", target: "netns", filter: "esp::" }];
+
 /// A program that `--real` needs, and the Debian package that has it.
 const NEEDED: [(&str, &str); 9] = [
     ("dockerd", "docker.io"),
@@ -109,6 +122,11 @@ const NEEDED: [(&str, &str); 9] = [
 impl Test {
     pub(crate) fn run(&self) -> Result<std::process::ExitCode> {
         let start = weave_tests::clock::now();
+        if self.guest {
+            guest::run(&self.kernel, &GUEST, self.only.as_deref())?;
+            say(&format!("all tests passed in the guest in {:.0} s", start.elapsed().as_secs_f64()));
+            return Ok(std::process::ExitCode::SUCCESS);
+        }
         let chosen: Vec<&Check> = if self.real {
             install()?;
             REAL.iter().collect()

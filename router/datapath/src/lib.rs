@@ -22,6 +22,7 @@ mod heartbeat;
 mod plan;
 mod querier;
 mod reason;
+mod rekey;
 mod stations;
 mod unknown;
 mod verdict;
@@ -34,6 +35,7 @@ pub use heartbeat::{
 pub use plan::{Family, MAX_RELAYS, Neighbour, Path, Plan, Port, Tunnel, World, plan};
 pub use querier::Querier;
 pub use reason::DropReason;
+pub use rekey::{KeyUse, Rekey, RekeyConfig};
 pub use stations::{Station, Stations};
 pub use unknown::UnknownStations;
 pub use verdict::Verdict;

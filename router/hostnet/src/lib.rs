@@ -49,6 +49,7 @@ pub mod packet;
 pub mod poll;
 pub mod tap;
 pub mod udp;
+pub mod xfrm;
 
 pub use cgroup::pid_of_container;
 pub use endpoint::EndpointSpec;

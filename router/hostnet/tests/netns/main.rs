@@ -8,6 +8,7 @@
 mod attach;
 mod bridge;
 mod endpoint;
+mod esp;
 mod fdb;
 mod heartbeat;
 mod host;
