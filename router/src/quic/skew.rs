@@ -18,10 +18,10 @@ use crate::clock;
 
 /// First byte of a datagram that tells the time.
 const TIME: u8 = 1;
-/// Pauses between two tellings: the first is short, for the case that a datagram is lost, and each is twice the one before, up to
-/// the last. Idle links are to cost nothing that can be seen beside their pings.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LAST_PAUSE: Duration = Duration::from_secs(64);
+/// After the first telling, for the case that it is lost.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+/// Between all others: each costs a datagram and its acknowledgement on every link, and clocks drift slowly.
+const LAST_PAUSE: Duration = Duration::from_secs(600);
 /// What is kept while nothing has been heard.
 const UNKNOWN: i64 = i64::MIN;
 
@@ -58,7 +58,7 @@ async fn tell(connection: &quinn::Connection) {
     // An end that takes no datagrams does not want to know.
     while connection.send_datagram(encode(clock::wall_ms())).is_ok() {
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LAST_PAUSE);
+        pause = LAST_PAUSE;
     }
 }
 
