@@ -328,7 +328,7 @@ impl World {
     fn who_is(&self, from: usize, name: PeerName) -> usize {
         let reaches = |of: &usize| self.nodes[from].reaches.get(of) == Some(&true);
         let mut named = (0..self.nodes.len()).filter(|of| self.nodes[*of].name == name);
-        named.find(reaches).unwrap_or(usize::from(name.0[5]))
+        named.find(reaches).unwrap_or_else(|| usize::from(name.0[5]))
     }
 
     fn notice(&mut self, at: usize, of: usize) {
