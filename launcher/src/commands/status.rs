@@ -7,6 +7,7 @@ use crate::{
     args::{Output, Ps, Status, View},
     commands::docker,
     context::{Context, Failure, print, talk},
+    screen::Shape,
     template::Template,
     watch,
 };
@@ -21,28 +22,32 @@ async fn show(context: &Context, view: Option<View>) -> Result<(), Failure> {
     let router = &report.router;
     let is_wide = context.output == Output::Wide;
     match view {
-        None if is_wide => context.answer(&report, || views::wide::status(&report))?,
-        None => context.answer(&report, || views::status(&report))?,
-        Some(View::Connections) => context.answer(&router.connections, || {
+        None if is_wide => context.show(&report, Shape::Page, || views::wide::status(&report))?,
+        None => context.show(&report, Shape::Page, || views::status(&report))?,
+        Some(View::Connections) => context.show(&router.connections, Shape::Links, || {
             if is_wide {
                 return views::wide::connections(&router.connections, &report.data_plane);
             }
             views::connections(&router.connections)
         })?,
-        Some(View::Peers) => context.answer(&router.peers, || {
+        Some(View::Peers) => context.show(&router.peers, Shape::Peers, || {
             if is_wide { views::wide::peers(&router.peers) } else { views::peers(&router.peers) }
         })?,
         Some(View::Targets) => context.answer(&router.targets, || views::targets(&router.targets))?,
         Some(View::Ipam) => {
             let ipam = ipam(&report)?;
-            context.answer(ipam, || if is_wide { views::wide::ipam(ipam) } else { views::ipam(ipam) })?;
+            context.show(ipam, Shape::Columns, || {
+                if is_wide { views::wide::ipam(ipam) } else { views::ipam(ipam) }
+            })?;
         }
         Some(View::Dns) => {
             let dns = dns(&report)?;
-            context.answer(dns, || if is_wide { views::wide::dns(dns) } else { views::dns(dns) })?;
+            context.show(dns, Shape::Columns, || {
+                if is_wide { views::wide::dns(dns) } else { views::dns(dns) }
+            })?;
         }
         Some(View::Overlay) => {
-            context.answer(&report.data_plane, || views::overlay(&report.data_plane))?;
+            context.show(&report.data_plane, Shape::Columns, || views::overlay(&report.data_plane))?;
         }
     }
     if report.ready {
@@ -59,7 +64,7 @@ pub(super) async fn ps(context: &Context, ps: Ps) -> Result<(), Failure> {
     let request = PsRequest { containers };
     let show = || async {
         let answer = context.client.call(&request).await?;
-        context.answer(&answer.containers, || match context.output {
+        context.show(&answer.containers, Shape::Containers, || match context.output {
             Output::Wide => views::wide::containers(&answer.containers),
             Output::Text | Output::Json | Output::Yaml => views::containers(&answer.containers),
         })
