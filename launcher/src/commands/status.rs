@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use weave_api::{ApiError, DnsReport, ErrorCode, Exit, IpamReport, PsRequest, Report, views};
+use weave_model::ContainerId;
 
 use crate::{
     args::{Output, Ps, Status, View},
@@ -56,6 +57,7 @@ async fn show(context: &Context, view: Option<View>) -> Result<(), Failure> {
     Err(ApiError::new(ErrorCode::NotReady, "the router is still starting").into())
 }
 
+/// Shows what is attached. Of containers that were named and are not, one is told.
 pub(super) async fn ps(context: &Context, ps: Ps) -> Result<(), Failure> {
     let mut containers = Vec::new();
     for container in ps.containers {
@@ -63,11 +65,21 @@ pub(super) async fn ps(context: &Context, ps: Ps) -> Result<(), Failure> {
     }
     let request = PsRequest { containers };
     let show = || async {
-        let answer = context.client.call(&request).await?;
-        context.show(&answer.containers, Shape::Containers, || match context.output {
-            Output::Wide => views::wide::containers(&answer.containers),
-            Output::Text | Output::Json | Output::Yaml => views::containers(&answer.containers),
-        })
+        let found = context.client.call(&request).await?.containers;
+        context.show(&found, Shape::Containers, || match context.output {
+            Output::Wide => views::wide::containers(&found),
+            Output::Text | Output::Json | Output::Yaml => views::containers(&found),
+        })?;
+        let is_found =
+            |id: &&ContainerId| found.iter().any(|shown| shown.id.as_str().starts_with(id.as_str()));
+        match request.containers.iter().find(|id| !is_found(id)) {
+            None => Ok(()),
+            Some(id) => {
+                Err(ApiError::new(ErrorCode::NotFound, format!("no container {id} is attached here"))
+                    .with_hint("`weave ps` lists those that are")
+                    .into())
+            }
+        }
     };
     watch::repeat(ps.watch.watch, show).await
 }
