@@ -148,7 +148,7 @@ fn a_host_that_is_gone_for_good_is_removed_by_its_nickname() -> Result<()> {
             attach(router, "c1", "")?;
         }
         let dead = report_name(&routers[2]);
-        let said = refused(&routers[0], "rmpeer h3", Exit::PeerAlive)?;
+        let said = refused(&routers[0], "rmpeer h3", Exit::Conflict)?;
         ensure!(said.contains("h3 is alive"), "{said}");
         routers[2].kill()?;
         for router in &routers[..2] {
