@@ -161,6 +161,7 @@ fn a_host_that_is_gone_for_good_is_removed_by_its_nickname() -> Result<()> {
         // Known after a restart too, and to nobody else.
         routers[0].kill()?;
         routers[0].restart()?;
+        routers[0].await_ready()?;
         await_mesh(&routers[..2], 1)?;
         let said = refused(&routers[0], "rmpeer h4", Exit::NotFound)?;
         ensure!(said.contains("no peer is called h4"), "{said}");
