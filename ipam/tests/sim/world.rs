@@ -133,7 +133,9 @@ impl World {
         self.run_until(self.start + Duration::from_secs(2));
         if self.day == Day::Worse && self.net.rng.chance(20) {
             self.is_sound = true;
-            self.check_full_use();
+            if self.nodes.iter().all(|node| matches!(node.power, Power::On | Power::New)) {
+                self.check_full_use();
+            }
             self.is_sound = false;
         }
         for _ in 0..3 {
