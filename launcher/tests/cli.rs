@@ -3,62 +3,26 @@
 
 #[path = "../../router/control/tests/fake/mod.rs"]
 mod fake;
+mod host;
 
 use std::{
     fs,
     io::{BufRead, BufReader},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Output, Stdio},
     time::Duration,
 };
 
-use fake::{Engine, TempDir};
+use fake::Engine;
+use host::Host;
 use tokio::{
-    runtime::Runtime,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
 use weave_control::{ListenConfig, Listener, serve};
 
-/// A host with its own run directory; a router runs on it only after `start_router`.
-struct Host {
-    dir: TempDir,
-    engine: Engine,
-    runtime: Runtime,
-}
-
 impl Host {
-    fn new() -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        Self { dir: TempDir::new(), engine: Engine::default(), runtime }
-    }
-
-    fn with_router() -> Self {
-        let host = Self::new();
-        let config = ListenConfig::new(host.run_dir().join("weave.sock"));
-        let listener = host.runtime.block_on(Listener::bind(&config)).unwrap();
-        let (commands, receiver) = mpsc::channel(4);
-        host.runtime.spawn(host.engine.clone().run(receiver));
-        host.runtime.spawn(serve(listener, commands, std::future::pending()));
-        host
-    }
-
-    fn run_dir(&self) -> PathBuf {
-        self.dir.join("run")
-    }
-
-    fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_weave"));
-        for name in ["WEAVE_HTTP_ADDR", "WEAVE_PASSWORD", "WEAVER"] {
-            command.env_remove(name);
-        }
-        command.env("WEAVE_DOCKER_SOCKET", self.dir.join("no-docker.sock"));
-        command.env("WEAVE_RUN_DIR", self.run_dir()).args(line.split_whitespace());
-        command
-    }
-
     fn weave(&self, line: &str) -> Answer {
         Answer::of(self.command(line).output().unwrap())
     }
