@@ -115,7 +115,7 @@ impl Fastdp {
 
     /// Why no link of this router is carried by the kernel, if none is.
     pub(crate) fn disabled(&self) -> Option<&'static str> {
-        self.disabled.or(self.lacks_vxlan.then_some("this host's kernel has no VXLAN"))
+        self.disabled.or_else(|| self.lacks_vxlan.then_some("this host's kernel has no VXLAN"))
     }
 
     /// How many heartbeats were sent, and heard.
