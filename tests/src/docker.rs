@@ -215,7 +215,8 @@ pub fn socket() -> PathBuf {
 }
 
 /// The control group of an engine's containers. These are the machine's, whatever namespace one is in.
-fn cgroup(host: &Host) -> String {
+#[must_use]
+pub fn cgroup(host: &Host) -> String {
     format!("{CGROUPS}{}-{}", sandbox::keeper().unwrap_or_default(), host.name())
 }
 

@@ -8,6 +8,7 @@
 //! * [`scene`] is what tests of the product begin and end with.
 //! * [`product`] runs the daemon and the command line tool on those hosts; [`rival`] is hand-made kernel VXLAN.
 //!
+//! * [`kubernetes`] makes hosts the nodes of a cluster.
 //! * [`faults`] gives a router a host on which something is wrong.
 //!
 //! This is tooling for developers, so it forks iproute2 and util-linux where the product speaks netlink.
@@ -19,6 +20,7 @@ pub mod cni;
 pub mod cni_clients;
 pub mod docker;
 pub mod faults;
+pub mod kubernetes;
 pub mod lab;
 pub mod product;
 pub mod rival;

@@ -5,6 +5,7 @@ mod bench;
 mod demo;
 mod guest;
 mod inside;
+mod kubernetes;
 mod lab;
 mod screen;
 mod sim;

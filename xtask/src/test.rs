@@ -5,7 +5,7 @@ use std::{env, process::Command};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::{guest, screen::say};
+use crate::{guest, kubernetes, screen::say};
 
 /// Arguments of `test`.
 #[derive(Debug, Args)]
@@ -19,8 +19,11 @@ pub(crate) struct Test {
     /// Only the tests against programs of others: Docker's engine, podman, containerd. What is missing is installed, on Debian and as root
     #[arg(long, conflicts_with = "quick")]
     real: bool,
-    /// Only the tests that need ESP, in an emulated machine with a kernel that has it. On Debian; as root, where programs are missing
+    /// Only the tests in a real cluster: an API server, and kubelets with containerd on hosts of the lab. Kubernetes is built first, once. On Debian and as root
     #[arg(long, conflicts_with_all = ["quick", "policy", "real"])]
+    kubernetes: bool,
+    /// Only the tests that need ESP, in an emulated machine with a kernel that has it. On Debian; as root, where programs are missing
+    #[arg(long, conflicts_with_all = ["quick", "policy", "real", "kubernetes"])]
     guest: bool,
     /// Series of the guest's kernel
     #[arg(long, requires = "guest", default_value = "6.1", value_name = "VERSION")]
@@ -102,9 +105,34 @@ const REAL: [Check; 3] = [
     },
 ];
 
+/// What `--kubernetes` runs.
+const KUBERNETES: [Check; 2] = [
+    Check {
+        title: "lints of the tests in a cluster",
+        command: "clippy --quiet --package weave-tests --features kubernetes --tests -- --deny warnings",
+        is_quick: false,
+    },
+    Check {
+        title: "our manifest in a cluster of Kubernetes",
+        command: "test --package weave-tests --features kubernetes --test real_kubernetes -- --include-ignored --test-threads=1",
+        is_quick: false,
+    },
+];
+
 /// What `--guest` runs.
 const GUEST: [guest::Tests; 1] =
     [guest::Tests { package: "weave-hostnet", features: "", target: "netns", filter: "esp::" }];
+
+/// A program that nodes of `--kubernetes` need, and the Debian package that has it.
+const NEEDED_BY_NODES: [(&str, &str); 7] = [
+    ("busybox", "busybox-static"),
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("iptables", "iptables"),
+    ("openssl", "openssl"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("/usr/lib/cni/portmap", "containernetworking-plugins"),
+];
 
 /// A program that `--real` needs, and the Debian package that has it.
 const NEEDED: [(&str, &str); 9] = [
@@ -127,8 +155,12 @@ impl Test {
             say(&format!("all tests passed in the guest in {:.0} s", start.elapsed().as_secs_f64()));
             return Ok(std::process::ExitCode::SUCCESS);
         }
-        let chosen: Vec<&Check> = if self.real {
-            install()?;
+        let chosen: Vec<&Check> = if self.kubernetes {
+            install(&[NEEDED_BY_NODES.as_slice(), &kubernetes::NEEDED].concat())?;
+            kubernetes::programs()?;
+            KUBERNETES.iter().collect()
+        } else if self.real {
+            install(&NEEDED)?;
             REAL.iter().collect()
         } else if self.policy {
             POLICY_CHECKS.iter().collect()
@@ -151,12 +183,12 @@ impl Test {
 }
 
 /// Installs what is missing. The engines are the tests' own, so the one of the package is not started.
-fn install() -> Result<()> {
+fn install(needed: &[(&str, &str)]) -> Result<()> {
     let is_missing = |(program, _): &&(&str, &str)| {
         let found = Command::new("sh").args(["-c", &format!("command -v {program} >/dev/null")]).status();
         !found.is_ok_and(|status| status.success())
     };
-    let packages: Vec<&str> = NEEDED.iter().filter(is_missing).map(|(_, package)| *package).collect();
+    let packages: Vec<&str> = needed.iter().filter(is_missing).map(|(_, package)| *package).collect();
     if packages.is_empty() {
         return Ok(());
     }
