@@ -36,7 +36,8 @@ pub(crate) struct Header {
     pub(crate) ranges: Vec<Subnet>,
     /// The life that writes now.
     pub(crate) generation: u64,
-    /// Earlier lives of this store, each with its last epoch. Oldest first.
+    /// Earlier lives of this store, each with its last epoch, or the highest where the operator had all that it owned
+    /// taken over. Oldest first.
     pub(crate) prior: Vec<(u64, u64)>,
     /// Whether the others agreed, or need not, that this store is not from the past.
     pub(crate) is_confirmed: bool,
