@@ -117,6 +117,23 @@ fn a_deadline_without_quorum_names_the_quorum_and_who_is_known() {
 }
 
 #[test]
+fn a_router_whose_free_addresses_lie_scattered_gives_as_many_as_are_wanted() {
+    let mut lab = Lab::consensus(2, &["10.32.0.0/25"]);
+    for n in 0..126 {
+        lab.allocate(1, &format!("c{n}"), None).unwrap();
+    }
+    for n in (1..126).step_by(2) {
+        lab.free(1, &format!("c{n}")).unwrap();
+    }
+    lab.run(2_000);
+    let requests: Vec<_> = (0..63).map(|n| lab.ask_allocate(0, &format!("d{n}"), None, 5_000)).collect();
+    lab.run(1_500);
+    for request in requests {
+        assert!(lab.answer(request, 0).is_ok());
+    }
+}
+
+#[test]
 fn space_is_asked_of_others_until_nobody_has_any_and_full_is_told_apart_from_unreachable() {
     let mut lab = Lab::consensus(3, &["10.32.0.0/27"]);
     for n in 0..30 {
