@@ -11,6 +11,14 @@
 //! | `m` + peer name | membership of one router |
 //! | `n` + peer name | what that router was last called |
 //! | `f` | what is frozen for others |
+//!
+//! # How the format may change
+//! Each value begins with its format ([`FORMAT`]). A kind of record never changes its meaning under the same format.
+//! * What an earlier version can do without gets a kind with a capital letter: versions that do not know it pass over it
+//!   and leave it where it is.
+//! * What must not be passed over gets a new small letter, or a higher format. An earlier version then says that the
+//!   store is of a newer weave, and changes nothing.
+//! * A later version reads every format that was ever released.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use weave_model::{ContainerId, Interface, PeerName, Subnet};
@@ -62,6 +70,9 @@ pub(crate) struct Restored {
     pub(crate) floors: Vec<Floor>,
 }
 
+/// The kinds of records of this version.
+const KINDS: &[u8] = b"hepiramnf";
+
 /// Reads a whole store.
 pub(crate) fn restore(
     config: &Config,
@@ -100,6 +111,10 @@ pub(crate) fn restore(
                 let name: [u8; 6] = name.try_into().map_err(|_| damaged())?;
                 let nickname: String = read(&value, damaged)?;
                 restored.nicknames.set(PeerName(name), &nickname);
+            }
+            (Some(kind), _) if kind.is_ascii_uppercase() => {}
+            (Some(kind), _) if kind.is_ascii_lowercase() && !KINDS.contains(kind) => {
+                return Err(RestoreError::Newer(char::from(*kind)));
             }
             _ => return Err(damaged()),
         }
