@@ -279,7 +279,11 @@ impl Ipam {
     pub(crate) fn wait_reason(&self, want: &Want) -> WaitReason {
         let Some(ring) = &self.ring else {
             return match &self.consensus {
-                Some(consensus) => WaitReason::Consensus { quorum: consensus.quorum(), known: self.voters() },
+                Some(consensus) => WaitReason::Consensus {
+                    quorum: consensus.quorum(),
+                    known: self.voters(),
+                    missing: self.unheard(),
+                },
                 None => WaitReason::Ring,
             };
         };

@@ -73,7 +73,7 @@ pub use error::{GossipError, RestoreError};
 pub use ipam::{Event, Ipam, StoreMark, Write};
 pub use repair::{Meeting, Misplaced, RepairPlan, Side};
 pub use request::{Refusal, Reply, RequestId, WaitReason};
-pub use status::{IpamStatus, OwnerStatus, PendingStatus, Problem};
+pub use status::{ElectionStatus, IpamStatus, OwnerStatus, PendingStatus, Problem};
 
 #[cfg(test)]
 extern crate self as weave_ipam;
