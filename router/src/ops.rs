@@ -25,7 +25,7 @@ use std::{
 use tokio::sync::{Mutex, Notify};
 use weave_api::{ApiError, ErrorCode};
 use weave_hostnet::Host;
-use weave_ipam::{Refusal, Reply};
+use weave_ipam::{Ipam, Refusal, Reply};
 use weave_model::{AddressSpec, ContainerId, Interface, PeerName};
 
 pub(crate) use self::record::Record;
@@ -33,6 +33,7 @@ use crate::{
     clock,
     doctor::Subject,
     engine::{Handle, Stopped},
+    labels::with_nicknames,
     logging::Logging,
     report::Facts,
     store::Store,
@@ -163,7 +164,7 @@ impl Ops {
                 self.engine.ask_ring(allocate).await
             }
         };
-        match answer.map_err(stopping)?.map_err(|refusal| explain_refusal(&refusal))? {
+        match answer.map_err(stopping)?? {
             Reply::Addresses(addresses) => Ok(addresses),
             Reply::Done | Reply::TakenOver(_) => match spec {
                 AddressSpec::Ip(address) => Ok(vec![address]),
@@ -248,9 +249,14 @@ fn host_error(error: &anyhow::Error) -> ApiError {
     ApiError::new(ErrorCode::Host, format!("{error:#}"))
 }
 
-/// The ring's refusal in the API's terms.
-pub(crate) fn explain_refusal(refusal: &Refusal) -> ApiError {
-    let code = match refusal {
+/// The ring's refusal in the API's terms, with the nicknames of the routers that it names.
+pub(crate) fn explain_refusal(refusal: &Refusal, ipam: Option<&Ipam>) -> ApiError {
+    ApiError::new(code_of(refusal), with_nicknames(&refusal.to_string(), ipam))
+}
+
+/// The kind of a refusal in the API's terms.
+pub(crate) fn code_of(refusal: &Refusal) -> ErrorCode {
+    match refusal {
         Refusal::Deadline { .. } | Refusal::AwaitingConsent { .. } => ErrorCode::Deadline,
         Refusal::Exhausted { .. } => ErrorCode::Exhausted,
         Refusal::OwnersUnreachable { .. } => ErrorCode::OwnersUnreachable,
@@ -266,8 +272,7 @@ pub(crate) fn explain_refusal(refusal: &Refusal) -> ApiError {
         Refusal::NoHeir => ErrorCode::NotFound,
         Refusal::TooManyRequests => ErrorCode::TooBusy,
         Refusal::Leaving | Refusal::Cancelled => ErrorCode::ShuttingDown,
-    };
-    ApiError::new(code, refusal.to_string())
+    }
 }
 
 /// The daemon's start, for `uptime`.
