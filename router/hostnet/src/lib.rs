@@ -32,6 +32,7 @@ mod link;
 mod neighbour;
 mod pod;
 mod port;
+mod port_guard;
 mod probe;
 mod resize;
 mod route;
@@ -59,6 +60,7 @@ pub use neighbour::NeighbourDiff;
 pub use netns::{Netns, NetnsRef};
 pub use packet::PacketSocket;
 pub use pod::{Inspection, check_route};
+pub use port_guard::{Forgery, PortGuard, Station};
 pub use probe::{Capabilities, can_enter_namespaces, has_tun};
 pub use spec::{
     AttachSpec, Attached, BridgeSpec, ContainerInterface, Detached, FdbDiff, HostRoute, LinkIndex,
