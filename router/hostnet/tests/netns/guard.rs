@@ -35,9 +35,7 @@ fn frame(from: Mac, kind: u16, content: &[u8]) -> Vec<u8> {
 fn ipv4(from: Ipv4Addr) -> Vec<u8> {
     let header = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 253, 0, 0];
     let mut bytes = [&header[..], &from.octets(), &B4.octets()].concat();
-    let sum: u32 = bytes.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let checksum = !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap();
+    let checksum = weave_model::checksum::of(&[&bytes]);
     bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
     bytes
 }
