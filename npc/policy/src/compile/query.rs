@@ -89,8 +89,7 @@ impl<Q: Ord + Copy> QueryIndex<Q> {
         let _same = anchors(query, |text| words.release(text));
     }
 
-    /// Some queries, all that match the pod among them.
-    /// In order, each once.
+    /// Some queries, all that match the pod among them; in order, each once.
     pub(super) fn candidates(&self, pod: &Pod, namespace: Option<&Labels>) -> Vec<Q> {
         let mut found = Vec::new();
         let own = self.words.labels(&pod.labels);
