@@ -21,7 +21,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 use weave_datapath::Querier;
-use weave_hostnet::{Host, names::mac_from_seed, udp::Socket};
+use weave_hostnet::{Host, HostError, names::mac_from_seed, udp::Socket};
 use weave_link::{Credentials, StretchedPassword};
 use weave_model::Uid;
 use weave_names::Snapshot;
@@ -193,8 +193,9 @@ async fn start(
     let socket = SharedSocket::new(inbox, workers.udp_sender()?, local_address);
     let endpoint = start_quic(socket, local)?;
     let (link_events, links_receiver) = mpsc::channel(LINK_EVENTS);
+    let lacks_vxlan = no_fastdp(config).is_none() && lacks_vxlan(host).await;
     let introduction = Introduction {
-        hello: hello(config, local, uid),
+        hello: hello(config, local, uid, lacks_vxlan),
         trusted: config.trusted_subnets.iter().map(|subnet| subnet.net()).collect(),
     };
     let credentials = Credentials {
@@ -212,6 +213,7 @@ async fn start(
         bridge_mtu: bridge.mtu.into(),
         tap_port: bridge.tap_port,
         disabled: no_fastdp(config),
+        lacks_vxlan,
         is_private: !config.passwords.is_empty(),
         plans: plans_receiver,
     })
@@ -362,6 +364,21 @@ fn no_fastdp(config: &Config) -> Option<&'static str> {
         Some("fastdp is not encrypted, and this link has to be")
     } else {
         None
+    }
+}
+
+/// Looked at once: a module that is loaded later serves from the next start on.
+async fn lacks_vxlan(host: &Host) -> bool {
+    match host.check_vxlan().await {
+        Ok(()) => false,
+        Err(error @ HostError::Unsupported { .. }) => {
+            tracing::warn!(%error, "the kernel cannot carry frames; the slower tunnel does");
+            true
+        }
+        Err(error) => {
+            tracing::debug!(%error, "cannot find out whether the kernel has VXLAN");
+            false
+        }
     }
 }
 

@@ -56,8 +56,9 @@ enum Order {
 pub(crate) struct Fastdp {
     orders: mpsc::Sender<Order>,
     events: mpsc::UnboundedSender<Vouch>,
-    /// Why no link of this router is carried by the kernel, if none is.
+    /// Why the kernel is to carry nothing, if so.
     disabled: Option<&'static str>,
+    lacks_vxlan: bool,
     beats: Arc<Beats>,
 }
 
@@ -77,6 +78,8 @@ pub(crate) struct Setup {
     pub(crate) tap_port: LinkIndex,
     /// Why the kernel is to carry nothing, if so.
     pub(crate) disabled: Option<&'static str>,
+    /// Whether it cannot carry anything, as it has no VXLAN.
+    pub(crate) lacks_vxlan: bool,
     /// Whether nobody may send frames to containers who is not in the mesh: there is a password.
     pub(crate) is_private: bool,
     pub(crate) plans: watch::Receiver<Arc<Plan>>,
@@ -91,7 +94,8 @@ pub(crate) struct Tasks {
 impl Fastdp {
     /// Makes both ends. Touches the kernel only to look, or to remove devices that are not to be used any more.
     pub(crate) async fn new(setup: Setup) -> anyhow::Result<(Self, Tasks, mpsc::UnboundedReceiver<Vouch>)> {
-        let Setup { host, local, bridge, bridge_mtu, tap_port, disabled, is_private, plans } = setup;
+        let Setup { host, local, bridge, bridge_mtu, tap_port, disabled, lacks_vxlan, is_private, plans } =
+            setup;
         if disabled.is_some() {
             host.remove_datapath().await?;
             guard::remove()?;
@@ -106,12 +110,12 @@ impl Fastdp {
         let pulse = disabled.is_none().then(|| {
             Pulse::new(Arc::clone(&devices), local, orders_receiver, events.clone(), Arc::clone(&beats))
         });
-        Ok((Self { orders, events, disabled, beats }, Tasks { keeper, pulse }, events_receiver))
+        Ok((Self { orders, events, disabled, lacks_vxlan, beats }, Tasks { keeper, pulse }, events_receiver))
     }
 
     /// Why no link of this router is carried by the kernel, if none is.
-    pub(crate) const fn disabled(&self) -> Option<&'static str> {
-        self.disabled
+    pub(crate) fn disabled(&self) -> Option<&'static str> {
+        self.disabled.or_else(|| self.lacks_vxlan.then_some("this host's kernel has no VXLAN"))
     }
 
     /// How many heartbeats were sent, and heard.

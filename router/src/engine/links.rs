@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{sync::mpsc, task::AbortHandle};
-use weave_link::{DataKeys, Encryption, Established, FEATURE_FASTDP};
+use weave_link::{DataKeys, Encryption, Established, FEATURE_FASTDP, FEATURE_NO_VXLAN};
 use weave_mesh::{DialId, LinkInfo, Overlay, OverlayKind, Retry, Side, Target};
 use weave_model::{LinkId, PeerName};
 use weave_sleeve::{LinkKeys, LinkParams, Suite};
@@ -238,6 +238,9 @@ impl Engine {
         }
         if matches!(established.encryption, Encryption::Encrypted { .. }) {
             return Err("fastdp is not encrypted, and this link has to be");
+        }
+        if established.remote.features & FEATURE_NO_VXLAN != 0 {
+            return Err("the other host's kernel has no VXLAN");
         }
         if established.remote.features & FEATURE_FASTDP == 0 {
             return Err("the other router does not offer fastdp");
