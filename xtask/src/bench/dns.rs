@@ -127,7 +127,9 @@ fn load(host: &Host, server: &str, pid: u32, questions: &Path, seconds: f64) -> 
     let seconds = seconds.ceil().max(1.0).to_string();
     let ask = |words: &[&str]| -> Result<String> {
         let mut command = host.command("dnsperf");
-        command.args(["-f", "inet", "-s", server, "-l", &seconds, "-t", "1", "-W", "-c", CLIENTS, "-d"]).arg(questions);
+        command
+            .args(["-f", "inet", "-s", server, "-l", &seconds, "-t", "1", "-W", "-c", CLIENTS, "-d"])
+            .arg(questions);
         let said = tool::run(command.args(words))?;
         let lost = number(&said, "Queries lost:")?;
         ensure!(lost == 0.0, "{lost} queries to {server} were not answered:\n{said}");
