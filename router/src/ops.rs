@@ -7,6 +7,7 @@ mod attach;
 mod commands;
 mod endpoint;
 mod expose;
+mod guard;
 mod leave;
 mod pod;
 mod record;
@@ -52,6 +53,7 @@ pub(crate) struct Ops {
     has_ipam: bool,
     pub(crate) subject: Subject,
     logging: Logging,
+    ports: guard::Ports,
     /// Told when the router is to end and to take everything with it.
     ending: Notify,
     /// What is attached here, as the store has it.
@@ -70,6 +72,8 @@ pub(crate) struct Setup {
     pub(crate) mtu: u16,
     pub(crate) local: PeerName,
     pub(crate) has_ipam: bool,
+    /// Whether containers may only send from their own addresses.
+    pub(crate) port_guard: bool,
     /// What the doctor examines.
     pub(crate) subject: Subject,
     pub(crate) logging: Logging,
@@ -77,8 +81,10 @@ pub(crate) struct Setup {
 
 impl Ops {
     pub(crate) fn new(setup: Setup) -> Self {
-        let Setup { engine, host, store, facts, bridge, mtu, local, has_ipam, subject, logging } = setup;
+        let Setup { engine, host, store, facts, bridge, mtu, local, has_ipam, port_guard, subject, logging } =
+            setup;
         let (mtu, records) = (AtomicU16::new(mtu), StdMutex::new(BTreeMap::new()));
+        let ports = guard::Ports::new(port_guard);
         let (ending, exclusive) = (Notify::new(), Mutex::new(()));
         Self {
             engine,
@@ -91,6 +97,7 @@ impl Ops {
             has_ipam,
             subject,
             logging,
+            ports,
             ending,
             records,
             exclusive,

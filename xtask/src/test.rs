@@ -107,11 +107,12 @@ const GUEST: [guest::Tests; 1] =
     [guest::Tests { package: "weave-hostnet", features: "", target: "netns", filter: "esp::" }];
 
 /// A program that `--real` needs, and the Debian package that has it.
-const NEEDED: [(&str, &str); 9] = [
+const NEEDED: [(&str, &str); 10] = [
     ("dockerd", "docker.io"),
     ("docker", "docker.io"),
     ("iptables", "iptables"),
     ("busybox", "busybox-static"),
+    ("openssl", "openssl"),
     ("podman", "podman"),
     ("crun", "crun"),
     ("containerd", "containerd"),
