@@ -178,8 +178,9 @@ async fn start(
     let socket = SharedSocket::new(inbox, workers.udp_sender()?, local_address);
     let endpoint = start_quic(socket, local)?;
     let (link_events, links_receiver) = mpsc::channel(LINK_EVENTS);
+    let can_encrypt = can_encrypt(config);
     let introduction = Introduction {
-        hello: hello(config, local, uid),
+        hello: hello(config, local, uid, can_encrypt),
         trusted: config.trusted_subnets.iter().map(|subnet| subnet.net()).collect(),
     };
     let credentials = Credentials {
@@ -196,8 +197,9 @@ async fn start(
         bridge: bridge.index,
         bridge_mtu: bridge.mtu.into(),
         tap_port: bridge.tap_port,
-        disabled: no_fastdp(config),
+        disabled: no_fastdp(config, can_encrypt),
         is_private: !config.passwords.is_empty(),
+        can_encrypt,
         plans: plans_receiver,
     })
     .await?;
@@ -318,14 +320,24 @@ async fn keep_mtu(ops: Arc<Ops>, mut mtu: watch::Receiver<Option<u16>>) {
 }
 
 /// Why no link can be carried by the kernel, if none can.
-fn no_fastdp(config: &Config) -> Option<&'static str> {
+fn no_fastdp(config: &Config, can_encrypt: bool) -> Option<&'static str> {
     if !config.fastdp {
         Some("--no-fastdp was given")
-    } else if !config.passwords.is_empty() && config.trusted_subnets.is_empty() {
+    } else if !config.passwords.is_empty() && config.trusted_subnets.is_empty() && !can_encrypt {
         Some("fastdp is not encrypted, and this link has to be")
     } else {
         None
     }
+}
+
+/// Whether the kernel is asked to encrypt what it carries, and can; said once if not.
+fn can_encrypt(config: &Config) -> bool {
+    if config.passwords.is_empty() || !config.fastdp {
+        return false;
+    }
+    fastdp::can_encrypt()
+        .inspect_err(|error| tracing::info!(%error, "the tunnel carries what is to be encrypted"))
+        .is_ok()
 }
 
 fn start_quic(socket: SharedSocket, local: &Local) -> anyhow::Result<quinn::Endpoint> {

@@ -33,7 +33,7 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<Removed> {
         interfaces.push(config.bridge.clone());
     }
     nft::remove()?;
-    fastdp::remove_guard()?;
+    fastdp::remove_protection()?;
     let run_dir = config.socket.parent().unwrap_or_else(|| Path::new("/")).to_owned();
     drop(control);
     for name in RUN_FILES {

@@ -12,6 +12,7 @@ mod devices;
 mod guard;
 mod keeper;
 mod pulse;
+mod shield;
 mod suspect;
 
 use std::sync::Arc;
@@ -25,8 +26,11 @@ use weave_datapath::Plan;
 use weave_hostnet::{Host, LinkIndex};
 use weave_model::{LinkId, PeerName};
 
-use self::{adoption::Adoption, devices::Devices, guard::Guard, keeper::Keeper, pulse::Pulse};
-pub(crate) use self::{guard::remove as remove_guard, pulse::Vouch};
+use self::{adoption::Adoption, devices::Devices, guard::Guard, keeper::Keeper, pulse::Pulse, shield::Shield};
+pub(crate) use self::{
+    pulse::Vouch,
+    shield::{Protection, can_encrypt},
+};
 
 /// UDP port of VXLAN, as Weave Net has always used.
 const PORT: u16 = 6784;
@@ -40,6 +44,7 @@ pub(crate) struct Candidate {
     pub(crate) remote: std::net::IpAddr,
     pub(crate) send_key: [u8; 32],
     pub(crate) receive_key: [u8; 32],
+    pub(crate) protection: Protection,
 }
 
 /// What the engine tells the pulse.
@@ -55,6 +60,7 @@ pub(crate) struct Fastdp {
     events: mpsc::UnboundedSender<Vouch>,
     /// Why no link of this router is carried by the kernel, if none is.
     disabled: Option<&'static str>,
+    can_encrypt: bool,
 }
 
 /// What a start needs.
@@ -68,6 +74,8 @@ pub(crate) struct Setup {
     pub(crate) disabled: Option<&'static str>,
     /// Whether nobody may send frames to containers who is not in the mesh: there is a password.
     pub(crate) is_private: bool,
+    /// Whether the kernel can encrypt what it carries.
+    pub(crate) can_encrypt: bool,
     pub(crate) plans: watch::Receiver<Arc<Plan>>,
 }
 
@@ -80,13 +88,18 @@ pub(crate) struct Tasks {
 impl Fastdp {
     /// Makes both ends. Touches the kernel only to look, or to remove devices that are not to be used any more.
     pub(crate) async fn new(setup: Setup) -> anyhow::Result<(Self, Tasks, mpsc::UnboundedReceiver<Vouch>)> {
-        let Setup { host, local, bridge, bridge_mtu, tap_port, disabled, is_private, plans } = setup;
+        let Setup { host, local, bridge, bridge_mtu, tap_port, disabled, is_private, can_encrypt, plans } = setup;
         if disabled.is_some() {
             host.remove_datapath().await?;
             guard::remove()?;
         }
+        let is_shielded = is_private && can_encrypt && disabled.is_none();
+        if !is_shielded {
+            shield::remove()?;
+        }
+        let shield = Shield::new(is_shielded)?;
         let guard = Guard::new(is_private);
-        let devices = Arc::new(Devices::new(host.clone(), bridge, guard, bridge_mtu, local));
+        let devices = Arc::new(Devices::new(host.clone(), bridge, guard, shield, bridge_mtu, local));
         let adoption = Adoption::look(&devices).await?;
         let (orders, orders_receiver) = mpsc::channel(ORDERS);
         let (events, events_receiver) = mpsc::unbounded_channel();
@@ -94,12 +107,17 @@ impl Fastdp {
         let pulse = disabled
             .is_none()
             .then(|| Pulse::new(Arc::clone(&devices), local, orders_receiver, events.clone()));
-        Ok((Self { orders, events, disabled }, Tasks { keeper, pulse }, events_receiver))
+        Ok((Self { orders, events, disabled, can_encrypt }, Tasks { keeper, pulse }, events_receiver))
     }
 
     /// Why no link of this router is carried by the kernel, if none is.
     pub(crate) const fn disabled(&self) -> Option<&'static str> {
         self.disabled
+    }
+
+    /// Whether the kernel can encrypt what it carries.
+    pub(crate) const fn can_encrypt(&self) -> bool {
+        self.can_encrypt
     }
 
     /// Begins to try the kernel's path of a link.
@@ -129,6 +147,11 @@ impl Fastdp {
             tracing::error!("the heartbeats of the kernel's path have stopped");
         }
     }
+}
+
+/// Takes the rules and keys for the VXLAN port away.
+pub(crate) fn remove_protection() -> anyhow::Result<()> {
+    guard::remove().and(shield::remove())
 }
 
 impl Tasks {

@@ -24,9 +24,9 @@ const VERDICT: &str = "guest-verdict:";
 const LIMIT_S: u32 = 900;
 
 /// Programs of the tests and of the lab; whatever else a script calls is busybox's.
-const TOOLS: [&str; 12] = [
-    "sh", "ip", "bridge", "nft", "tc", "unshare", "nsenter", "setpriv", "mount", "umount", "sysctl",
-    "dirname",
+const TOOLS: [&str; 14] = [
+    "readlink", "sleep", "sh", "ip", "bridge", "nft", "tc", "unshare", "nsenter", "setpriv", "mount",
+    "umount", "sysctl", "dirname",
 ];
 /// A program of this machine that makes or runs the guest, and the Debian package that has it.
 const NEEDED: [(&str, &str); 4] = [
@@ -42,7 +42,7 @@ const MODULE_TREES: [&str; 5] = ["net", "crypto", "arch/x86/crypto", "lib", "dri
 
 /// The first process of the guest.
 const INIT: &str = r#"#!/bin/busybox sh
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root RUST_BACKTRACE=1
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root RUST_BACKTRACE=1 WEAVE_BIN_DIR=/target/debug
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run /root /var/tmp
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sysfs /sys
@@ -181,6 +181,10 @@ fn assemble(guest: &Path, kernel: &Kernel, tests: &BTreeSet<PathBuf>, commands: 
         let from = which(tool)?;
         put(&root, &from, &Path::new("/usr/sbin").join(tool))?;
     }
+    let debug = target_directory()?.join("debug");
+    for name in ["weaver", "weave", "weave-lab"] {
+        put(&root, &debug.join(name), &Path::new("/target/debug").join(name))?;
+    }
     for test in tests {
         let name = test.file_name().context("a test program has a name")?;
         put(&root, test, &Path::new("/target/debug/deps").join(name))?;
@@ -250,7 +254,7 @@ fn boot(kernel: &Kernel, image: &Path) -> Result<()> {
     qemu.args(["-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max,-erms,-fsrm", "-smp", "1", "-m", "3G"]);
     qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"]);
     qemu.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(image);
-    qemu.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"]);
+    qemu.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check"]);
     let mut running = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot run qemu")?;
     let said = BufReader::new(running.stdout.take().context("qemu has no output")?);
     let mut verdict = None;

@@ -16,6 +16,9 @@ pub const MAX_SOFTWARE: usize = 64;
 /// Feature bit: this router's kernel carries frames as VXLAN on UDP 6784, where the link allows that.
 pub const FEATURE_FASTDP: u64 = 1;
 
+/// Feature bit: this router's kernel can encrypt what it carries (ESP, with either suite).
+pub const FEATURE_ESP: u64 = 2;
+
 const AES_HARDWARE: u8 = 1;
 const TRUSTS_REMOTE: u8 = 2;
 

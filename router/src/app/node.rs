@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use weave_hostnet::Host;
-use weave_link::{FEATURE_FASTDP, LocalHello};
+use weave_link::{FEATURE_ESP, FEATURE_FASTDP, LocalHello};
 use weave_mesh::Target;
 use weave_model::Uid;
 use weave_node::Node;
@@ -70,7 +70,7 @@ fn resumed_targets(store: &Store) -> anyhow::Result<Vec<Target>> {
     Ok(texts.iter().filter_map(|text| text.parse().ok()).collect())
 }
 
-pub(super) fn hello(config: &Config, local: &Local, uid: Uid) -> LocalHello {
+pub(super) fn hello(config: &Config, local: &Local, uid: Uid, can_encrypt: bool) -> LocalHello {
     LocalHello {
         name: local.name,
         uid,
@@ -81,6 +81,10 @@ pub(super) fn hello(config: &Config, local: &Local, uid: Uid) -> LocalHello {
         aes_hardware: weave_sleeve::has_aes_hardware(),
         trusts_remote: false,
         sleeve_index: 0,
-        features: if no_fastdp(config).is_none() { FEATURE_FASTDP } else { 0 },
+        features: match no_fastdp(config, can_encrypt) {
+            Some(_) => 0,
+            None if can_encrypt => FEATURE_FASTDP | FEATURE_ESP,
+            None => FEATURE_FASTDP,
+        },
     }
 }

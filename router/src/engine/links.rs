@@ -11,7 +11,8 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{sync::mpsc, task::AbortHandle};
-use weave_link::{DataKeys, Encryption, Established, FEATURE_FASTDP};
+use weave_hostnet::xfrm::Cipher;
+use weave_link::{DataKeys, Encryption, Established, FEATURE_ESP, FEATURE_FASTDP};
 use weave_mesh::{DialId, LinkInfo, Overlay, OverlayKind, Retry, Side, Target};
 use weave_model::{LinkId, PeerName};
 use weave_sleeve::{LinkKeys, LinkParams, Suite};
@@ -19,7 +20,7 @@ use weave_sleeve::{LinkKeys, LinkParams, Suite};
 use super::Engine;
 use crate::{
     clock,
-    fastdp::{Candidate, Vouch},
+    fastdp::{Candidate, Protection, Vouch},
     quic::link::{Farewell, LinkEvent, OUTBOX, OpenedLink},
 };
 
@@ -213,7 +214,7 @@ impl Engine {
         }
     }
 
-    /// Whether the kernel may carry a link: in the clear, until it can encrypt.
+    /// Whether the kernel may carry a link, and how.
     fn candidate(
         &self,
         link: LinkId,
@@ -223,18 +224,29 @@ impl Engine {
         if let Some(reason) = self.fastdp.disabled() {
             return Err(reason);
         }
-        if matches!(established.encryption, Encryption::Encrypted { .. }) {
-            return Err("fastdp is not encrypted, and this link has to be");
-        }
-        if established.remote.features & FEATURE_FASTDP == 0 {
+        let offers = established.remote.features;
+        if offers & FEATURE_FASTDP == 0 {
             return Err("the other router does not offer fastdp");
         }
+        let protection = match established.encryption {
+            Encryption::OpenMesh | Encryption::TrustedSubnets => Protection::Clear,
+            Encryption::Encrypted { .. } if !self.fastdp.can_encrypt() => {
+                return Err("fastdp is not encrypted, and this link has to be");
+            }
+            Encryption::Encrypted { .. } if offers & FEATURE_ESP == 0 => {
+                return Err("the other router does not offer encrypted fastdp");
+            }
+            Encryption::Encrypted { suite } => {
+                Protection::Esp { cipher: cipher(suite), keys: Box::new(established.keys.clone()) }
+            }
+        };
         Ok(Candidate {
             link,
             peer: established.remote.name,
             remote: remote.to_canonical(),
             send_key: *established.keys.heartbeat_send().expose(),
             receive_key: *established.keys.heartbeat_receive().expose(),
+            protection,
         })
     }
 
@@ -295,6 +307,13 @@ impl Engine {
         for live in self.links.values() {
             live.connection.close(0u32.into(), b"router is stopping");
         }
+    }
+}
+
+const fn cipher(suite: weave_link::Suite) -> Cipher {
+    match suite {
+        weave_link::Suite::Aes256Gcm => Cipher::Aes256Gcm,
+        weave_link::Suite::ChaCha20Poly1305 => Cipher::ChaCha20Poly1305,
     }
 }
 

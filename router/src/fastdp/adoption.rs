@@ -33,7 +33,9 @@ impl Adoption {
     pub(super) async fn look(devices: &Devices) -> anyhow::Result<Self> {
         let mut tunnels = BTreeMap::new();
         let mut flood = BTreeSet::new();
-        for (_, index) in devices.existing_data().await? {
+        // Behind a shield what was there has no keys any more: the tunnel is faster than the next heartbeat.
+        let existing = if devices.shield.is_active() { Vec::new() } else { devices.existing_data().await? };
+        for (_, index) in existing {
             let (stations, flooded) = devices.host.tunnels(index).await?;
             flood.extend(flooded);
             // A station behind a relay is left to the sleeve for a moment: the relay's tables are not ours to judge.

@@ -7,7 +7,7 @@ use weave_datapath::{Family, MAX_RELAYS, heartbeat_mac};
 use weave_hostnet::{Host, LinkIndex, VxlanSpec, names};
 use weave_model::{Mac, PeerName};
 
-use super::{PORT, guard::Guard};
+use super::{PORT, guard::Guard, shield::Shield};
 
 /// VNI of what containers say.
 pub(super) const DATA_VNI: u32 = 1;
@@ -30,6 +30,7 @@ pub(super) struct Devices {
     pub(super) host: Host,
     pub(super) bridge: LinkIndex,
     pub(super) guard: Guard,
+    pub(super) shield: Shield,
     mtu: u32,
     local: PeerName,
     made: Mutex<Made>,
@@ -43,8 +44,15 @@ struct Made {
 }
 
 impl Devices {
-    pub(super) fn new(host: Host, bridge: LinkIndex, guard: Guard, mtu: u32, local: PeerName) -> Self {
-        Self { host, bridge, guard, mtu, local, made: Mutex::default() }
+    pub(super) fn new(
+        host: Host,
+        bridge: LinkIndex,
+        guard: Guard,
+        shield: Shield,
+        mtu: u32,
+        local: PeerName,
+    ) -> Self {
+        Self { host, bridge, guard, shield, mtu, local, made: Mutex::default() }
     }
 
     /// The device that carries data over this family, on the bridge.

@@ -128,7 +128,7 @@ impl Guard {
 }
 
 /// Takes the rules away.
-pub(crate) fn remove() -> anyhow::Result<()> {
+pub(super) fn remove() -> anyhow::Result<()> {
     Ok(nft::uninstall(TABLE)?)
 }
 

@@ -108,9 +108,9 @@ fn protect(host: &Site, peer: u8, family: Family, cipher: Cipher, epoch: u32) {
 fn watch_underlay() {
     shell(
         "nft add table bridge seen; nft add chain bridge seen passing '{ type filter hook forward priority 0; }'; \
-         nft add rule bridge seen passing ether type ip ip protocol esp counter comment esp; \
-         nft add rule bridge seen passing ether type ip6 ip6 nexthdr esp counter comment esp; \
-         nft add rule bridge seen passing udp dport 6784 counter comment clear",
+         nft add rule bridge seen passing ether type ip ip protocol esp counter comment sealed; \
+         nft add rule bridge seen passing ether type ip6 ip6 nexthdr esp counter comment sealed; \
+         nft add rule bridge seen passing udp dport 6784 counter comment plain",
     );
 }
 
@@ -125,7 +125,7 @@ fn seen() -> (u64, u64) {
             })
             .sum()
     };
-    (count("esp"), count("clear"))
+    (count("sealed"), count("plain"))
 }
 
 #[test]
