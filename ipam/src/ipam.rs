@@ -193,7 +193,7 @@ impl Ipam {
             hunts: BTreeMap::new(),
             settles: BTreeMap::new(),
             removed_here: BTreeSet::new(),
-            floors: restored.floors,
+            floors: if mutant::is(Mutant::PromisesForgotten) { Vec::new() } else { restored.floors },
             floor_check_at: Some(now),
             leaving: None,
             crossing: None,

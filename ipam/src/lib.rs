@@ -76,9 +76,13 @@ extern crate self as weave_ipam;
 /// The model under `tests/sim`, for the check that it notices broken rules.
 #[cfg(test)]
 #[path = "../tests/sim"]
+#[allow(dead_code, reason = "what only the days that are remembered need")]
 mod simulation {
     pub(crate) mod deeds;
+    pub(crate) mod forgetting;
+    pub(crate) mod full;
     pub(crate) mod net;
     pub(crate) mod node;
+    pub(crate) mod stories;
     pub(crate) mod world;
 }

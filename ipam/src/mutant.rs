@@ -13,6 +13,10 @@ pub(crate) enum Mutant {
     TrustEveryStore,
     /// One vote makes a ring.
     LoneVote,
+    /// Space is asked for before anybody else remembers the asker as a member.
+    NoWitness,
+    /// What was promised not to be used is forgotten with the process.
+    PromisesForgotten,
 }
 
 /// Whether the rule is broken now.
@@ -29,7 +33,7 @@ mod check {
     use std::{cell::Cell, panic};
 
     use super::Mutant;
-    use crate::simulation::world::World;
+    use crate::simulation::world::{Day, World};
 
     thread_local! {
         static BROKEN: Cell<Option<Mutant>> = const { Cell::new(None) };
@@ -40,17 +44,24 @@ mod check {
     }
 
     /// How many seeds it takes until the model complains.
-    fn seeds_until_noticed(mutant: Mutant, at_most: u64) -> Option<u64> {
+    fn seeds_until_noticed(mutant: Mutant, seeds: std::ops::Range<u64>) -> Option<u64> {
         BROKEN.set(Some(mutant));
-        let noticed = (0..at_most).find(|seed| {
-            panic::catch_unwind(panic::AssertUnwindSafe(|| World::new(*seed, false).run())).is_err()
-        });
+        let is_failing = |seed: u64, day: Day| {
+            panic::catch_unwind(panic::AssertUnwindSafe(|| World::new(seed, day, false).run())).is_err()
+        };
+        let noticed =
+            seeds.clone().find(|seed| [Day::Bad, Day::Worse].into_iter().any(|day| is_failing(*seed, day)));
         BROKEN.set(None);
-        noticed.map(|seed| seed + 1)
+        noticed.map(|seed| seed + 1 - seeds.start)
     }
 
     fn is_noticed(mutant: Mutant) {
-        let seeds = seeds_until_noticed(mutant, 2_000);
+        is_noticed_from(mutant, 0);
+    }
+
+    /// For what takes long to be noticed: begins shortly before the first seed that does.
+    fn is_noticed_from(mutant: Mutant, from: u64) {
+        let seeds = seeds_until_noticed(mutant, from..from + 2_000);
         println!("{mutant:?}: noticed after {seeds:?} seeds");
         assert!(seeds.is_some(), "the model does not notice {mutant:?}");
     }
@@ -78,5 +89,15 @@ mod check {
     #[test]
     fn dividing_the_ring_by_a_single_vote_is_noticed() {
         is_noticed(Mutant::LoneVote);
+    }
+
+    #[test]
+    fn asking_for_space_before_others_remember_the_asker_is_noticed() {
+        is_noticed(Mutant::NoWitness);
+    }
+
+    #[test]
+    fn forgetting_a_promise_at_a_restart_is_noticed() {
+        is_noticed_from(Mutant::PromisesForgotten, 930);
     }
 }

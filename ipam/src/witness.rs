@@ -20,6 +20,7 @@ use weave_model::PeerName;
 use crate::{
     ipam::Ipam,
     members::Membership,
+    mutant::{self, Mutant},
     request::WaitReason,
     ring::Ring,
     store,
@@ -54,7 +55,7 @@ impl Enrolment {
 impl Ipam {
     /// Whether enough others know that this router is a member: since it last came back, not only before.
     pub(crate) fn is_witnessed(&self) -> bool {
-        self.header.witnessed == Some(self.members.of(self.local).term())
+        mutant::is(Mutant::NoWitness) || self.header.witnessed == Some(self.members.of(self.local).term())
     }
 
     /// From now on it is known that this router is a member, as far as its own store says.

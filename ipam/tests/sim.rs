@@ -1,21 +1,27 @@
 //! Whole routers' IPAM on virtual time, on bad days made from seeds.
 //!
-//! After every single step: no address is held by two live containers. After quiet: all rings are equal, tile the
-//! ranges, and whoever asks gets an address while one is free.
+//! After every single step: no address is held by two live containers. Before anything failed: 95 of 100 addresses find a
+//! user. After quiet: all rings are equal, tile the ranges, and whoever asks gets an address until the last one is used.
 //!
 //! `SIM_SEED=n` runs one seed with its log; `SIM_FROM` and `SIM_SEEDS` choose another set.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 #[path = "sim/deeds.rs"]
 mod deeds;
+#[path = "sim/forgetting.rs"]
+mod forgetting;
+#[path = "sim/full.rs"]
+mod full;
 #[path = "sim/net.rs"]
 mod net;
 #[path = "sim/node.rs"]
 mod node;
+#[path = "sim/stories.rs"]
+mod stories;
 #[path = "sim/world.rs"]
 mod world;
 
-use world::World;
+use world::{Day, World};
 
 fn number(name: &str, default: u64) -> u64 {
     #[expect(clippy::disallowed_methods, reason = "a test chooses its seeds")]
@@ -23,31 +29,35 @@ fn number(name: &str, default: u64) -> u64 {
     given.ok().map_or(default, |text| text.parse().expect("a number"))
 }
 
-fn run(seed: u64) {
-    World::new(seed, false).run();
+/// Runs the days that the environment asks for, or those with the first seeds.
+fn days(day: Day, default: u64) {
+    let seed = number("SIM_SEED", u64::MAX);
+    if seed != u64::MAX {
+        return World::new(seed, day, true).run();
+    }
+    let (from, count) = (number("SIM_FROM", 0), number("SIM_SEEDS", default));
+    let is_failing = |seed: &u64| std::panic::catch_unwind(|| World::new(*seed, day, false).run()).is_err();
+    let failing: Vec<u64> = (from..from + count).filter(is_failing).collect();
+    assert!(failing.is_empty(), "failing seeds of {day:?}: {failing:?}; replay one with SIM_SEED");
 }
 
 #[test]
 fn no_address_is_ever_held_twice_and_all_rings_agree_after_quiet() {
-    if let Ok(seed) = std::panic::catch_unwind(|| number("SIM_SEED", u64::MAX))
-        && seed != u64::MAX
-    {
-        World::new(seed, true).run();
-        return;
-    }
-    let (from, count) = (number("SIM_FROM", 0), number("SIM_SEEDS", 1_000));
-    let mut failed = Vec::new();
-    for seed in from..from + count {
-        if std::panic::catch_unwind(|| run(seed)).is_err() {
-            failed.push(seed);
-        }
-    }
-    assert!(failed.is_empty(), "failing seeds: {failed:?}; replay one with SIM_SEED");
+    days(Day::Bad, 500);
+}
+
+#[test]
+fn newcomers_clones_leaping_clocks_and_faults_that_follow_each_other_change_nothing_about_that() {
+    days(Day::Worse, 500);
 }
 
 /// Days on which a rule was found wanting.
 mod once {
-    use super::run;
+    use super::world::{Day, World};
+
+    fn run(seed: u64) {
+        World::new(seed, Day::Bad, false).merciless().run();
+    }
 
     #[test]
     fn a_removed_router_that_returns_does_not_bring_back_what_was_divided_without_it() {

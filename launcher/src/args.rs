@@ -38,9 +38,18 @@ pub(crate) struct Global {
     /// Directory of the router's socket, log and pid file; one per router.
     #[arg(long, global = true, value_name = "DIR", env = "WEAVE_RUN_DIR", default_value = "/run/weave")]
     pub(crate) run_dir: PathBuf,
-    /// Socket of the control API, if it is not in the run directory.
-    #[arg(long, global = true, value_name = "SOCKET", env = "WEAVE_HTTP_ADDR", hide = true)]
+    /// Where the control API is, if not in the run directory: a socket, or HOST:PORT of a router that serves it there.
+    #[arg(
+        long,
+        global = true,
+        value_name = "SOCKET|HOST:PORT",
+        env = "WEAVE_HTTP_ADDR",
+        hide_short_help = true
+    )]
     pub(crate) http_addr: Option<String>,
+    /// File with the token that the control API wants over TCP.
+    #[arg(long, global = true, value_name = "FILE", env = "WEAVE_HTTP_TOKEN_FILE", hide_short_help = true)]
+    pub(crate) http_token_file: Option<PathBuf>,
     /// Where Docker's engine listens, if there is one.
     #[arg(
         long,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde::Serialize;
-use weave_api::{ApiError, Client, Exit, Report, socket_path};
+use weave_api::{Address, ApiError, Client, Exit, Report};
 use weave_docker::Engine;
 
 use crate::args::{Global, Output};
@@ -90,13 +90,30 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
-        let socket = socket_path(&global.run_dir, global.http_addr.as_deref())?;
+        let address =
+            Address::of(&global.run_dir, global.http_addr.as_deref(), global.http_token_file.as_deref())?;
         Ok(Self {
             run_dir: global.run_dir.clone(),
-            client: Client::new(socket),
+            client: Client::at(address),
             docker: Engine::new(&global.docker_socket),
             output: global.output,
         })
+    }
+
+    /// Whether the router is asked at a socket, and so runs on this host.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self.client.address(), Address::Unix(_))
+    }
+
+    /// Refuses what is about this host while a router elsewhere is meant.
+    pub(crate) fn need_local(&self, command: &str) -> Result<(), Failure> {
+        if self.is_local() {
+            return Ok(());
+        }
+        Err(Failure::usage(format!(
+            "{command} is about the host it runs on, and {} is another's",
+            self.client.address()
+        )))
     }
 
     /// Prints an answer: its text as it is, or the value as JSON or YAML.

@@ -382,7 +382,35 @@ fn the_environment_may_name_the_socket() {
     };
     ask(socket.to_str().unwrap()).ok("");
     ask(&format!("unix://{}", socket.display())).ok("");
-    ask("127.0.0.1:6784").fails(2, "is not the absolute path of a unix socket");
+    ask("run/weave.sock").fails(2, "is not the absolute path of a unix socket");
+    ask("127.0.0.1:6784").fails(2, "the control API at 127.0.0.1:6784 wants a token");
+}
+
+#[test]
+fn a_router_is_asked_over_tcp_by_who_has_its_token() {
+    let host = Host::with_router();
+    let file = host.dir.join("token");
+    fs::write(&file, "0123456789abcdef0123456789abcdef\n").unwrap();
+    let listener = host.runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (commands, receiver) = mpsc::channel(4);
+    host.runtime.spawn(host.engine.clone().run(receiver));
+    let token = weave_api::Token::read(&file).unwrap();
+    host.runtime.spawn(weave_control::serve_with_token(listener, token, commands));
+    let ask = |line: &str, file: &Path| {
+        let mut command = host.command(line);
+        command.arg("--http-addr").arg(&address).env("WEAVE_HTTP_TOKEN_FILE", file);
+        Answer::of(command.env("WEAVE_RUN_DIR", "/nonexistent").output().unwrap())
+    };
+    ask("connect b", &file).ok("");
+    ask("status targets", &file).ok("b\n");
+    let wrong = host.dir.join("wrong");
+    fs::write(&wrong, "0123456789abcdef0123456789abcdeF\n").unwrap();
+    ask("forget b", &wrong).fails(7, "for those who show its token");
+    ask("status targets", &file).ok("b\n");
+    ask("reset --force", &file).fails(2, "is about the host it runs on");
+    ask("stop", &file).fails(2, "is about the host it runs on");
+    ask("status", &host.dir.join("none")).fails(2, "the token file");
 }
 
 #[test]

@@ -10,17 +10,18 @@ mod explain;
 mod names;
 mod node;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::{
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
 };
-use weave_control::ListenConfig;
-use weave_hostnet::{Host, udp::Socket};
+use weave_datapath::Querier;
+use weave_hostnet::{Host, names::mac_from_seed, udp::Socket};
 use weave_link::{Credentials, StretchedPassword};
 use weave_model::Uid;
 use weave_names::Snapshot;
@@ -78,12 +79,14 @@ pub(crate) async fn run(
     logging: &Logging,
     supervisor: &Supervisor,
 ) -> anyhow::Result<Ending> {
-    let control = weave_control::Listener::bind(&ListenConfig::new(&config.socket))
+    let control = weave_control::Listener::bind(&config.listen_api)
         .await
         .map_err(|error| Fatal::error(error.exit(), error.to_string()))?;
     let sockets = Socket::bind_group_at(config.listen, config.workers)
         .map_err(|error| explain::port(config, &error))?;
-    let metrics = bind_metrics(config).await?;
+    let metrics = bind_tcp(config.metrics, "for Prometheus", "--metrics-addr").await?;
+    let tcp_api = config.tcp_api.as_ref().map(|(address, _)| *address);
+    let tcp_api = bind_tcp(tcp_api, "for the control API", "--http-addr").await?;
     let host = Host::open().await?;
     let warnings = match &config.ipam {
         Some(ipam) => check_overlap(&host, ipam, &config.bridge).await?,
@@ -103,7 +106,7 @@ pub(crate) async fn run(
         }
     };
     let facts = Arc::new(facts(config, &bridge, dns.as_ref(), warnings));
-    let around = Around { control, metrics, logging, supervisor };
+    let around = Around { control, tcp_api, metrics, logging, supervisor };
     let result = serve(config, &local, router, host, &bridge, facts, around).await;
     // Who still asks for metrics holds on to it; it then goes with the runtime.
     if let Some(dns) = dns.and_then(Arc::into_inner) {
@@ -115,15 +118,26 @@ pub(crate) async fn run(
 /// Where we are asked things, and whom we tell.
 struct Around<'a> {
     control: weave_control::Listener,
-    metrics: Option<tokio::net::TcpListener>,
+    tcp_api: Option<TcpListener>,
+    metrics: Option<TcpListener>,
     logging: &'a Logging,
     supervisor: &'a Supervisor,
 }
 
-async fn bind_metrics(config: &Config) -> anyhow::Result<Option<tokio::net::TcpListener>> {
-    let Some(address) = config.metrics else { return Ok(None) };
-    let listener = tokio::net::TcpListener::bind(address).await;
-    listener.map(Some).with_context(|| format!("cannot listen for Prometheus on {address} (--metrics-addr)"))
+async fn bind_tcp(
+    address: Option<SocketAddr>,
+    what_for: &str,
+    flag: &str,
+) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let message = format!("cannot listen {what_for} on {address} ({flag}): another program does");
+            Err(Fatal::error(Exit::Conflict, message))
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot listen {what_for} on {address} ({flag})")),
+    }
 }
 
 /// What runs once everything is set up.
@@ -150,7 +164,8 @@ async fn start(
 ) -> anyhow::Result<Router> {
     let uid = Uid(clock::random_u64());
     let mut node = start_node(config, local, uid, &store, host).await?;
-    let mark = MarkFile::new(config.socket.parent().unwrap_or_else(|| Path::new("/")), local.store_id);
+    let mark =
+        MarkFile::new(config.listen_api.socket.parent().unwrap_or_else(|| Path::new("/")), local.store_id);
     if let Some(kept) = mark.read()
         && !node.trust_store(kept, clock::now())
     {
@@ -239,6 +254,8 @@ async fn serve(
     let Router { engine, sources, handle, store, linker, endpoint, fastdp, mtu } = router;
     let learning = learning::run(host.clone(), bridge.index, handle.clone());
     let alive = around.supervisor.stay_alive(handle.clone());
+    let querier = Querier::new(mac_from_seed(&[b"querier", &local.name.0[..]].concat()), clock::now());
+    let asking = handle.clone();
     let ops = Arc::new(Ops::new(Setup {
         engine: handle,
         host,
@@ -262,12 +279,16 @@ async fn serve(
     fastdp.spawn();
     tokio::spawn(learning);
     tokio::spawn(keep_mtu(Arc::clone(&ops), mtu));
+    tokio::spawn(ask_for_listeners(querier, asking));
     tokio::spawn(Arc::clone(&ops).sweep());
     let (commands, commands_receiver) = mpsc::channel(COMMANDS);
     tokio::spawn(Arc::clone(&ops).serve(commands_receiver));
     let (stop_control, control_stopped) = tokio::sync::oneshot::channel::<()>();
     let scraping =
         around.metrics.map(|listener| tokio::spawn(weave_control::serve_metrics(listener, commands.clone())));
+    let remote = around.tcp_api.zip(config.tcp_api.as_ref()).map(|(listener, (_, token))| {
+        tokio::spawn(weave_control::serve_with_token(listener, token.clone(), commands.clone()))
+    });
     let controlling = tokio::spawn(weave_control::serve(around.control, commands, async move {
         let _ = control_stopped.await;
     }));
@@ -285,8 +306,8 @@ async fn serve(
     };
     tracing::info!("router is stopping");
     around.supervisor.stopping();
-    if let Some(scraping) = scraping {
-        scraping.abort();
+    for task in [scraping, remote].into_iter().flatten() {
+        task.abort();
     }
     let _ = stop_control.send(());
     let _ = stop_engine.send(());
@@ -315,6 +336,22 @@ async fn keep_mtu(ops: Arc<Ops>, mut mtu: watch::Receiver<Option<u16>>) {
         let wanted = *mtu.borrow_and_update();
         if let Some(mtu) = wanted {
             ops.resize_all(mtu).await;
+        }
+    }
+}
+
+/// Asks the containers of this host which groups they listen to, until the engine has stopped.
+async fn ask_for_listeners(mut querier: Querier, engine: Handle) {
+    loop {
+        tokio::time::sleep_until(querier.poll_timeout().into()).await;
+        let Some(frames) = querier.poll_transmit(clock::now()).cloned() else { continue };
+        let deliver = move |engine: &mut Engine, _now| {
+            for frame in frames {
+                engine.workers.deliver(frame);
+            }
+        };
+        if engine.run(deliver).await.is_err() {
+            return;
         }
     }
 }

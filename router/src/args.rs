@@ -4,7 +4,7 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 
-use crate::{config_file, supervisor::SupervisorArgs};
+use crate::{config_file, logging::LogFormat, supervisor::SupervisorArgs};
 
 /// The range that Weave Net has always used.
 pub(crate) const DEFAULT_RANGE: &str = "10.32.0.0/12";
@@ -132,9 +132,22 @@ pub(crate) struct Args {
     )]
     pub(crate) run_dir: PathBuf,
 
-    /// Control socket, if it is to lie elsewhere than in the run directory
-    #[arg(long, value_name = "SOCKET", env = "WEAVE_HTTP_ADDR", help_heading = "Host")]
+    /// Control socket, if it is to lie elsewhere than in the run directory; or ADDRESS:PORT, to serve the control API there
+    /// too, in the clear, to who shows the token
+    #[arg(long, value_name = "SOCKET|ADDRESS:PORT", env = "WEAVE_HTTP_ADDR", help_heading = "Host")]
     pub(crate) http_addr: Option<String>,
+
+    /// File with the token for the control API over TCP: one line, 16 characters or more
+    #[arg(long, value_name = "FILE", env = "WEAVE_HTTP_TOKEN_FILE", help_heading = "Host")]
+    pub(crate) http_token_file: Option<PathBuf>,
+
+    /// Permissions of the control socket, in octal: who may write to it may use it
+    #[arg(long, value_name = "MODE", default_value = "0660", help_heading = "Host")]
+    pub(crate) socket_mode: String,
+
+    /// Group that may use the control socket, by name or number; the router's own unless given
+    #[arg(long, value_name = "GROUP", help_heading = "Host")]
+    pub(crate) socket_group: Option<String>,
 
     /// Answer Prometheus on this address, at /metrics, to whoever can reach it; off unless given
     #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Host")]
@@ -147,6 +160,10 @@ pub(crate) struct Args {
     /// How much to log: error, warn, info, debug, trace
     #[arg(long, default_value = "info", value_name = "LEVEL", help_heading = "Host")]
     pub(crate) log_level: String,
+
+    /// Form of the log: text for people, json for programs, an object to a line
+    #[arg(long, default_value = "text", value_name = "FORM", help_heading = "Host")]
+    pub(crate) log_format: LogFormat,
 
     /// Take everything of a router that does not run from this host (interfaces, packet filter rules, store), print
     /// what was there, and exit; `weave reset` does it for one that runs

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use weave_api::Removed;
-use weave_control::ListenConfig;
 use weave_hostnet::{Host, nft};
 
 use crate::{
@@ -21,7 +20,7 @@ const RUN_FILES: [&str; 3] = ["ring-mark", "weaver.pid", "weaver.log"];
 
 /// Removes everything; the run directory's files last, as one of them is the log.
 pub(crate) async fn run(config: &Config) -> anyhow::Result<Removed> {
-    let control = weave_control::Listener::bind(&ListenConfig::new(&config.socket))
+    let control = weave_control::Listener::bind(&config.listen_api)
         .await
         .map_err(|error| Fatal::error(error.exit(), error.to_string()))?;
     // First what may be refused: then nothing is half done.
@@ -34,7 +33,7 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<Removed> {
     }
     nft::remove()?;
     fastdp::remove_protection()?;
-    let run_dir = config.socket.parent().unwrap_or_else(|| Path::new("/")).to_owned();
+    let run_dir = config.listen_api.socket.parent().unwrap_or_else(|| Path::new("/")).to_owned();
     drop(control);
     for name in RUN_FILES {
         remove_file(&run_dir.join(name), &mut files)?;

@@ -1,6 +1,6 @@
 //! The one place of the daemon that reads time and randomness; everything else is given them.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use rand_core::{OsRng, RngCore};
 
@@ -8,6 +8,13 @@ use rand_core::{OsRng, RngCore};
 #[expect(clippy::disallowed_methods, reason = "the daemon's only clock")]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// Milliseconds since 1970, to be told to others; nothing is decided by it.
+#[expect(clippy::disallowed_methods, reason = "the daemon's only clock")]
+pub(crate) fn wall_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// A seed for one core or one handshake.

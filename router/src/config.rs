@@ -7,6 +7,8 @@ use std::{
 };
 
 use anyhow::Context as _;
+use weave_api::{Address, Token};
+use weave_control::ListenConfig;
 use weave_ipam::Init;
 use weave_mesh::Target;
 use weave_model::{Password, PeerName, Subnet};
@@ -17,7 +19,7 @@ use crate::{args::Args, exit::Fatal};
 /// Passwords that may be valid at once, as the handshake offers one answer for each.
 const MAX_PASSWORDS: usize = 4;
 /// The smallest MTU that IPv6 permits (RFC 8200 section 5); IPv4 alone would bear less.
-const MIN_MTU: u16 = 1280;
+pub(crate) const MIN_MTU: u16 = 1280;
 /// The largest IP packet.
 const MAX_MTU: u16 = 65_535;
 /// Smallest subnets that leave an address beside the first and the last.
@@ -45,7 +47,10 @@ pub(crate) struct Config {
     pub(crate) workers: usize,
     pub(crate) ipam: Option<IpamConfig>,
     pub(crate) dns: Option<DnsConfig>,
-    pub(crate) socket: PathBuf,
+    /// The control socket.
+    pub(crate) listen_api: ListenConfig,
+    /// Where the control API is served over TCP, and to whom.
+    pub(crate) tcp_api: Option<(SocketAddr, Token)>,
     /// Where Prometheus is answered.
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) db_prefix: PathBuf,
@@ -75,6 +80,7 @@ impl Config {
     pub(crate) fn from_args(args: Args, host_name: &str, cores: usize) -> anyhow::Result<Self> {
         let targets = parse_targets(&args.peers)?;
         let ipam = parse_ipam(&args, targets.len())?;
+        let (tcp_api, listen_api) = (parse_tcp_api(&args)?, parse_listen_api(&args)?);
         let dns = if args.no_dns { None } else { Some(parse_dns(&args)?) };
         Ok(Self {
             name: args.name.as_deref().map(parse_name).transpose()?,
@@ -96,8 +102,8 @@ impl Config {
             ipam,
             dns,
             metrics: args.metrics_addr.as_deref().map(parse_metrics).transpose()?,
-            socket: weave_api::socket_path(&args.run_dir, args.http_addr.as_deref())
-                .map_err(|error| Fatal::usage(error.to_string()))?,
+            tcp_api,
+            listen_api,
             db_prefix: args.db_prefix,
         })
     }
@@ -119,6 +125,50 @@ fn check_mtu(mtu: u16) -> anyhow::Result<u16> {
         return Ok(mtu);
     }
     Err(Fatal::usage(format!("--mtu {mtu}: give {MIN_MTU} to {MAX_MTU} bytes")))
+}
+
+/// The address of the control API over TCP, if `--http-addr` is one, and the token that it must not be without.
+fn parse_tcp_api(args: &Args) -> anyhow::Result<Option<(SocketAddr, Token)>> {
+    let Some(text) = args.http_addr.as_deref().and_then(weave_api::tcp_address) else { return Ok(None) };
+    let address = text.parse().map_err(|_| {
+        Fatal::usage(format!(
+            "--http-addr {text}: give an address of this host and a port, as in 127.0.0.1:6784"
+        ))
+    })?;
+    match Address::of(&args.run_dir, Some(text), args.http_token_file.as_deref()) {
+        Ok(Address::Tcp { token, .. }) => Ok(Some((address, token))),
+        Ok(Address::Unix(_)) => Ok(None),
+        Err(error) => Err(Fatal::usage(error.to_string())),
+    }
+}
+
+fn parse_listen_api(args: &Args) -> anyhow::Result<ListenConfig> {
+    let path = args.http_addr.as_deref().filter(|text| weave_api::tcp_address(text).is_none());
+    let socket =
+        weave_api::socket_path(&args.run_dir, path).map_err(|error| Fatal::usage(error.to_string()))?;
+    let mode = u32::from_str_radix(&args.socket_mode, 8).ok().filter(|mode| mode & !0o777 == 0);
+    let mode = mode.ok_or_else(|| {
+        Fatal::usage(format!("--socket-mode {}: give permissions in octal, such as 0660", args.socket_mode))
+    })?;
+    let group = args.socket_group.as_deref().map(group_id).transpose()?;
+    Ok(ListenConfig { mode, group, ..ListenConfig::new(socket) })
+}
+
+/// A group by number, or by its name in `/etc/group`.
+fn group_id(text: &str) -> anyhow::Result<u32> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    find_group(&groups, text).ok_or_else(|| {
+        Fatal::usage(format!("--socket-group {text}: /etc/group has no such group; a number works, too"))
+    })
+}
+
+/// Lines of group(5): name, password, number, members.
+fn find_group(groups: &str, name: &str) -> Option<u32> {
+    let mut lines = groups.lines().map(|line| line.split(':'));
+    lines.find_map(|mut fields| (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten())
 }
 
 /// `ADDRESS:PORT`, or `:PORT` as Weave Net took it: on every address.
@@ -269,6 +319,9 @@ pub(crate) fn host_name() -> anyhow::Result<String> {
 }
 
 #[cfg(test)]
+mod flags;
+
+#[cfg(test)]
 mod tests {
     use clap::Parser as _;
 
@@ -328,6 +381,34 @@ mod tests {
     #[test]
     fn an_mtu_below_what_ipv6_needs_is_refused() {
         assert!(refused(&["--mtu", "576"]).contains("1280"));
+    }
+
+    #[test]
+    fn a_group_is_found_by_its_name_or_number() {
+        let groups = "root:x:0:\nweave:x:4711:alice,bob\nbroken\nodd:x:many:\n";
+        assert_eq!(find_group(groups, "weave"), Some(4711));
+        for unknown in ["wea", "broken", "odd", "alice", ""] {
+            assert_eq!(find_group(groups, unknown), None, "{unknown}");
+        }
+        assert_eq!(config(&["--socket-group", "12"]).unwrap().listen_api.group, Some(12));
+        assert!(refused(&["--socket-group", "no such group"]).contains("/etc/group"));
+        assert_eq!(config(&["--socket-mode=0600"]).unwrap().listen_api.mode, 0o600);
+        for wrong in ["rw", "0999", "1777", ""] {
+            assert!(refused(&["--socket-mode", wrong]).contains("in octal"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_api_over_tcp_wants_a_token_and_leaves_the_socket_where_it_is() {
+        assert!(refused(&["--http-addr", "127.0.0.1:6784"]).contains("wants a token"));
+        assert!(refused(&["--http-addr=localhost:80"]).contains("an address of this host"));
+        let file = std::env::temp_dir().join(format!("weave-token-{}-of-config", std::process::id()));
+        std::fs::write(&file, "0123456789abcdef0123456789abcdef\n").unwrap();
+        let name = file.display().to_string();
+        let config = config(&["--http-addr", "[::1]:6784", "--http-token-file", &name]).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(config.tcp_api.unwrap().0, "[::1]:6784".parse().unwrap());
+        assert_eq!(config.listen_api.socket, Path::new("/run/weave/weave.sock"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use weave_model::LinkId;
 use weave_node::{Node, Output};
 use weave_worker::{WorkerEvent, Workers};
 
-pub(crate) use self::counters::{ByWords, Counters};
+pub(crate) use self::counters::{ByWords, Counters, WAIT_BUCKETS};
 use self::links::LiveLink;
 use crate::{
     clock,
@@ -76,7 +76,8 @@ pub(crate) struct Engine {
     mtu: watch::Sender<Option<u16>>,
     links: BTreeMap<LinkId, LiveLink>,
     dials: BTreeMap<DialId, AbortHandle>,
-    requests: BTreeMap<RequestId, oneshot::Sender<Result<Reply, Refusal>>>,
+    /// Who waits for the ring, and since when.
+    requests: BTreeMap<RequestId, (oneshot::Sender<Result<Reply, Refusal>>, Instant)>,
     next_request: u64,
 }
 
@@ -213,6 +214,11 @@ impl Engine {
         any
     }
 
+    /// Heartbeats of the kernel's paths: sent, and heard.
+    pub(crate) fn heartbeats(&self) -> (u64, u64) {
+        self.fastdp.heartbeats()
+    }
+
     fn ask_ring(
         &mut self,
         ask: impl FnOnce(&mut Node, RequestId, Instant),
@@ -221,7 +227,7 @@ impl Engine {
         let id = RequestId(self.next_request);
         self.next_request += 1;
         let (sender, receiver) = oneshot::channel();
-        self.requests.insert(id, sender);
+        self.requests.insert(id, (sender, now));
         ask(&mut self.node, id, now);
         (id, receiver)
     }
@@ -312,7 +318,8 @@ impl Engine {
             Output::Incarnation(incarnation) => self.linker.set_incarnation(incarnation),
             Output::Reply { request, result } => {
                 self.counters.answer(&result);
-                if let Some(waiting) = self.requests.remove(&request) {
+                if let Some((waiting, since)) = self.requests.remove(&request) {
+                    self.counters.ring_waits.record(clock::now().saturating_duration_since(since));
                     // Who stopped waiting has withdrawn the request, or is about to.
                     let _ = waiting.send(result);
                 }

@@ -15,7 +15,10 @@ mod pulse;
 mod shield;
 mod suspect;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 use tokio::{
@@ -26,7 +29,9 @@ use weave_datapath::Plan;
 use weave_hostnet::{Host, LinkIndex};
 use weave_model::{LinkId, PeerName};
 
-use self::{adoption::Adoption, devices::Devices, guard::Guard, keeper::Keeper, pulse::Pulse, shield::Shield};
+use self::{
+    adoption::Adoption, devices::Devices, guard::Guard, keeper::Keeper, pulse::Pulse, shield::Shield,
+};
 pub(crate) use self::{
     pulse::Vouch,
     shield::{Protection, can_encrypt},
@@ -61,6 +66,14 @@ pub(crate) struct Fastdp {
     /// Why no link of this router is carried by the kernel, if none is.
     disabled: Option<&'static str>,
     can_encrypt: bool,
+    beats: Arc<Beats>,
+}
+
+/// Heartbeats, counted.
+#[derive(Debug, Default)]
+pub(crate) struct Beats {
+    sent: AtomicU64,
+    heard: AtomicU64,
 }
 
 /// What a start needs.
@@ -88,7 +101,8 @@ pub(crate) struct Tasks {
 impl Fastdp {
     /// Makes both ends. Touches the kernel only to look, or to remove devices that are not to be used any more.
     pub(crate) async fn new(setup: Setup) -> anyhow::Result<(Self, Tasks, mpsc::UnboundedReceiver<Vouch>)> {
-        let Setup { host, local, bridge, bridge_mtu, tap_port, disabled, is_private, can_encrypt, plans } = setup;
+        let Setup { host, local, bridge, bridge_mtu, tap_port, disabled, is_private, can_encrypt, plans } =
+            setup;
         if disabled.is_some() {
             host.remove_datapath().await?;
             guard::remove()?;
@@ -104,10 +118,11 @@ impl Fastdp {
         let (orders, orders_receiver) = mpsc::channel(ORDERS);
         let (events, events_receiver) = mpsc::unbounded_channel();
         let keeper = Keeper::new(Arc::clone(&devices), tap_port, plans, adoption);
-        let pulse = disabled
-            .is_none()
-            .then(|| Pulse::new(Arc::clone(&devices), local, orders_receiver, events.clone()));
-        Ok((Self { orders, events, disabled, can_encrypt }, Tasks { keeper, pulse }, events_receiver))
+        let beats = Arc::new(Beats::default());
+        let pulse = disabled.is_none().then(|| {
+            Pulse::new(Arc::clone(&devices), local, orders_receiver, events.clone(), Arc::clone(&beats))
+        });
+        Ok((Self { orders, events, disabled, can_encrypt, beats }, Tasks { keeper, pulse }, events_receiver))
     }
 
     /// Why no link of this router is carried by the kernel, if none is.
@@ -118,6 +133,11 @@ impl Fastdp {
     /// Whether the kernel can encrypt what it carries.
     pub(crate) const fn can_encrypt(&self) -> bool {
         self.can_encrypt
+    }
+
+    /// How many heartbeats were sent, and heard.
+    pub(crate) fn heartbeats(&self) -> (u64, u64) {
+        (self.beats.sent.load(Ordering::Relaxed), self.beats.heard.load(Ordering::Relaxed))
     }
 
     /// Begins to try the kernel's path of a link.

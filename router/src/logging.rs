@@ -25,25 +25,42 @@ const OURS: [&str; 8] = [
 #[derive(Clone)]
 pub(crate) struct Logging {
     level: Arc<Mutex<tracing::Level>>,
-    reload: Arc<dyn Fn(EnvFilter) -> anyhow::Result<()> + Send + Sync>,
+    reload: Reload,
+}
+
+type Reload = Arc<dyn Fn(EnvFilter) -> anyhow::Result<()> + Send + Sync>;
+
+/// For whom the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: an object to a line, with the fields of the event beside `timestamp`, `level`, `target` and `message`.
+    Json,
 }
 
 /// Sends the log to standard error.
-pub(crate) fn init(level: &str) -> anyhow::Result<Logging> {
+pub(crate) fn init(level: &str, format: LogFormat) -> anyhow::Result<Logging> {
     let level = parse(level).ok_or_else(|| {
         Fatal::usage(format!("--log-level {level}: give error, warn, info, debug or trace"))
     })?;
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter(level))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_filter_reloading();
-    let handle = subscriber.reload_handle();
-    subscriber.init();
-    Ok(Logging {
-        level: Arc::new(Mutex::new(level)),
-        reload: Arc::new(move |filter| Ok(handle.reload(filter)?)),
-    })
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter(level)).with_writer(std::io::stderr);
+    let reload: Reload = match format {
+        LogFormat::Text => {
+            let subscriber = subscriber.with_ansi(std::io::stderr().is_terminal()).with_filter_reloading();
+            let handle = subscriber.reload_handle();
+            subscriber.init();
+            Arc::new(move |filter| Ok(handle.reload(filter)?))
+        }
+        LogFormat::Json => {
+            let subscriber =
+                subscriber.json().flatten_event(true).with_span_list(false).with_filter_reloading();
+            let handle = subscriber.reload_handle();
+            subscriber.init();
+            Arc::new(move |filter| Ok(handle.reload(filter)?))
+        }
+    };
+    Ok(Logging { level: Arc::new(Mutex::new(level)), reload })
 }
 
 impl Logging {

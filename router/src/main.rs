@@ -46,7 +46,7 @@ fn usage(error: &anyhow::Error) -> ExitCode {
 }
 
 fn start(args: Args) -> anyhow::Result<()> {
-    let logging = logging::init(&args.log_level)?;
+    let logging = logging::init(&args.log_level, args.log_format)?;
     let supervisor = Supervisor::new(&args.supervisor);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (print_name_only, cleanup_only, doctor_only) = (args.print_peer_name, args.cleanup, args.doctor);

@@ -2,7 +2,7 @@
 //!
 //! Everything is read from one snapshot of the engine's state at the time of the scrape; nothing is counted twice.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prometheus_client::{
     collector::Collector,
@@ -24,6 +24,8 @@ use crate::{
 struct Snapshot {
     report: Report,
     engine: engine::Counters,
+    /// Sent, and heard.
+    heartbeats: (u64, u64),
     mesh: weave_mesh::Counters,
     worker: weave_worker::Counters,
     dns: Option<weave_dns::Stats>,
@@ -57,6 +59,7 @@ impl Snapshot {
         let own = report.router.name;
         Self {
             engine: engine.counters.clone(),
+            heartbeats: engine.heartbeats(),
             mesh: engine.node.mesh_status(now).counters,
             worker: engine.workers.counters(),
             dns,
@@ -125,6 +128,19 @@ impl Snapshot {
                 rtt.put(&[("peer", peer)], f64::from(micros) / 1e6)?;
             }
         }
+        let mut skew = out.gauge(
+            "weave_link_clock_skew_seconds",
+            "How far the clock at the other end is ahead of ours; nothing depends on it",
+        )?;
+        for (link, peer) in up() {
+            if let Some(ms) = link.clock_skew_ms {
+                #[expect(clippy::cast_precision_loss, reason = "a metric is a float, and milliseconds do")]
+                skew.put(&[("peer", peer)], ms as f64 / 1e3)?;
+            }
+        }
+        let mut beats = out.counter("weave_fastdp_heartbeats", "Heartbeats over the kernel's paths")?;
+        beats.put(&[("direction", "sent".to_owned())], self.heartbeats.0)?;
+        beats.put(&[("direction", "received".to_owned())], self.heartbeats.1)?;
         let mut mtu = out.gauge("weave_link_mtu_bytes", "Largest packet that a link carries")?;
         for (link, peer) in up() {
             if let Some(bytes) = link.mtu {
@@ -162,13 +178,10 @@ impl Snapshot {
     }
 
     fn gossip(&self, out: &mut Page<'_, '_>) -> std::fmt::Result {
-        let way = |way: &str| [("direction", way.to_owned())];
-        let mut messages = out.counter("weave_gossip_messages", "Messages of the mesh")?;
-        messages.put(&way("sent"), self.mesh.messages_sent)?;
-        messages.put(&way("received"), self.mesh.messages_received)?;
-        let mut bytes = out.counter("weave_gossip_bytes", "Bytes of the mesh's messages")?;
-        bytes.put(&way("sent"), self.mesh.bytes_sent)?;
-        bytes.put(&way("received"), self.mesh.bytes_received)?;
+        let mut messages = out.counter("weave_gossip_messages", "Messages of the mesh, by kind")?;
+        messages.put_all(&["direction", "kind"], &self.engine.gossip_messages)?;
+        let mut bytes = out.counter("weave_gossip_bytes", "Bytes of the mesh's messages, by kind")?;
+        bytes.put_all(&["direction", "kind"], &self.engine.gossip_bytes)?;
         let mut drops =
             out.counter("weave_gossip_drops", "Messages for others that were not passed on, by reason")?;
         for (reason, count) in [
@@ -196,6 +209,9 @@ impl Snapshot {
         let Some(ipam) = &self.report.ipam else { return Ok(()) };
         let mut requests = out.counter("weave_ipam_requests", "Requests to the ring, by how they ended")?;
         requests.put_all(&["outcome"], &self.engine.ring_requests)?;
+        let waits = &self.engine.ring_waits;
+        let what = "Time that the ring took to answer a request";
+        out.histogram("weave_ipam_wait_seconds", what, &engine::WAIT_BUCKETS, &waits.counts, waits.sum)?;
         let mut used = out.gauge("weave_ips", "Number of IP addresses")?;
         used.put(&[("state", "local-used".to_owned())], whole(ipam.active))?;
         let all: f64 = ipam.ranges.iter().map(|range| size(range.net())).sum();
@@ -223,16 +239,13 @@ impl Snapshot {
         for outcome in weave_dns::Outcome::ALL {
             queries.put(&[("outcome", outcome.as_str().to_owned())], stats.count(outcome))?;
         }
-        let bounds = weave_dns::LATENCY_BUCKETS.iter().map(std::time::Duration::as_secs_f64);
-        let buckets: Vec<(f64, u64)> = bounds.chain(std::iter::once(f64::MAX)).zip(stats.latency).collect();
-        let mut histogram = out.0.encode_descriptor(
+        out.histogram(
             "weave_dns_latency_seconds",
             "Time from reading a query to sending its answer",
-            None,
-            MetricType::Histogram,
-        )?;
-        let count = stats.latency.iter().sum();
-        histogram.encode_histogram::<NoLabelSet>(stats.latency_sum.as_secs_f64(), count, &buckets, None)
+            &weave_dns::LATENCY_BUCKETS,
+            &stats.latency,
+            stats.latency_sum,
+        )
     }
 }
 
@@ -267,6 +280,21 @@ impl Page<'_, '_> {
     fn count(&mut self, name: &str, help: &str, value: u64) -> std::fmt::Result {
         let family = self.counter(name, help)?;
         ConstCounter::new(value).encode(family.0)
+    }
+
+    /// Times by class: upper bounds, and how many fell into each class and into none.
+    fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        bounds: &[Duration],
+        counts: &[u64],
+        sum: Duration,
+    ) -> std::fmt::Result {
+        let bounds = bounds.iter().map(Duration::as_secs_f64).chain(std::iter::once(f64::MAX));
+        let buckets: Vec<(f64, u64)> = bounds.zip(counts.iter().copied()).collect();
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        family.encode_histogram::<NoLabelSet>(sum.as_secs_f64(), counts.iter().sum(), &buckets, None)
     }
 
     fn number(&mut self, name: &str, help: &str, value: f64) -> std::fmt::Result {

@@ -123,7 +123,7 @@ fn router(engine: &Engine, facts: &Facts, mesh: &MeshStatus, now: Instant) -> Ro
         targets: mesh.targets.iter().map(ToString::to_string).collect(),
         trusted_subnets: facts.trusted_subnets.clone(),
         peers: mesh.peers.iter().map(|peer| self::peer(peer, mesh)).collect(),
-        connections: mesh.connections.iter().map(|status| connection(status, now)).collect(),
+        connections: mesh.connections.iter().map(|status| connection(engine, status, now)).collect(),
         unicast_routes: mesh
             .unicast_routes
             .iter()
@@ -176,7 +176,7 @@ fn address_of(mesh: &MeshStatus, near: &PeerStatus, far: PeerName) -> String {
     advertised.map(ToString::to_string).unwrap_or_default()
 }
 
-fn connection(status: &ConnectionStatus, now: Instant) -> ConnectionReport {
+fn connection(engine: &Engine, status: &ConnectionStatus, now: Instant) -> ConnectionReport {
     let address = match (&status.address, &status.target) {
         (Some(address), _) => address.to_string(),
         (None, Some(target)) => target.to_string(),
@@ -211,6 +211,7 @@ fn connection(status: &ConnectionStatus, now: Instant) -> ConnectionReport {
         nickname: status.peer.map(|_| status.nickname.clone()),
         mtu: status.mtu,
         rtt_us: status.rtt.and_then(|rtt| u64::try_from(rtt.as_micros()).ok()),
+        clock_skew_ms: status.peer.and_then(|peer| engine.skew_of(peer)),
         since_s: status.since.as_secs(),
         info: info(status),
         retry,

@@ -43,7 +43,7 @@ impl Refused {
     }
 }
 
-/// Runs a test's `body` as [`scene::play`] does, with the plugins built.
+/// Runs a test's `body` as [`scene::play`] does, with the plugins and weave-npc built.
 ///
 /// # Errors
 /// As [`scene::play`].
@@ -51,7 +51,7 @@ pub fn play(test: &str, body: impl FnOnce(&Programs) -> Result<()>) -> Result<()
     if !sandbox::is_inside() && env::var_os("WEAVE_BIN_DIR").is_none() {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-        cargo.args(["build", "--quiet", "--package", "weave-cni"]);
+        cargo.args(["build", "--quiet", "--package", "weave-cni", "--package", "weave-npc"]);
         let status =
             cargo.arg("--target-dir").arg(target_directory()?).status().context("cannot run cargo")?;
         ensure!(status.success(), "the build failed; its messages are above");

@@ -8,6 +8,8 @@
 //! * [`scene`] is what tests of the product begin and end with.
 //! * [`product`] runs the daemon and the command line tool on those hosts; [`rival`] is hand-made kernel VXLAN.
 //!
+//! * [`faults`] gives a router a host on which something is wrong.
+//!
 //! This is tooling for developers, so it forks iproute2 and util-linux where the product speaks netlink.
 #![forbid(unsafe_code)]
 
@@ -16,6 +18,7 @@ pub mod clock;
 pub mod cni;
 pub mod cni_clients;
 pub mod docker;
+pub mod faults;
 pub mod lab;
 pub mod product;
 pub mod rival;

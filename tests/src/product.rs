@@ -83,6 +83,12 @@ impl Programs {
         &self.weaver
     }
 
+    /// The same, with another daemon.
+    #[must_use]
+    pub fn with_weaver(&self, weaver: PathBuf) -> Self {
+        Self { weaver, ..self.clone() }
+    }
+
     /// The command line tool's path.
     #[must_use]
     pub fn weave(&self) -> &Path {

@@ -13,6 +13,8 @@ use weave_tests::{
     lab::{Container, Host},
     product::Router,
     scene::{self, LIMIT, attach, await_mesh, await_ping, finish, hosts, lab, routers},
+    tool,
+    traffic::{PingReport, measure},
 };
 
 const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
@@ -503,6 +505,69 @@ echo '{"cniVersion": "1.0.0", "ips": [{"address": "198.18.0.7/24", "gateway": "'
             plugins.must("DEL", &named(id), &only)?;
         }
         await_state(router, &before)?;
+        finish(routers)
+    })
+}
+
+/// A namespace whose pods nobody may reach, and a pod of it that has no address yet.
+const CLOSED: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: { name: closed }
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: { name: nobody, namespace: closed }
+spec: { podSelector: {}, policyTypes: [Ingress] }
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: safe, namespace: closed }
+spec: { nodeName: h1, containers: [] }
+";
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn a_pod_is_isolated_before_it_is_connected_or_not_connected() -> Result<()> {
+    play("a_pod_is_isolated_before_it_is_connected_or_not_connected", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 1] = hosts(&mut lab)?;
+        let routers = routers(programs, &hosts, &[])?;
+        let plugins = Plugins::install(&lab, programs)?;
+        let (router, host) = (&routers[0], routers[0].host());
+        let before = state(router)?;
+        let socket = router.run_dir().join("npc.sock");
+        let config = config(router, "1.0.0", &json!({ "policySocket": socket }));
+        let containers = [host.add_container("safe")?, host.add_container("open")?];
+        let arguments = ["K8S_POD_NAMESPACE=closed;K8S_POD_NAME=safe", "IgnoreUnknown=1"];
+        let pod = |number: usize| Pod::of(host, &containers[number]).with(arguments[number]);
+
+        let refused = plugins.refused("ADD", &pod(0), &config)?;
+        ensure!(refused.code() == 11 && refused.text().contains("weave-npc"), "{}", refused.0);
+        await_state(router, &before)?;
+
+        let policies = lab.directory().join("policies");
+        fs::create_dir_all(&policies)?;
+        fs::write(policies.join("closed.yaml"), CLOSED)?;
+        let npc = programs.weaver().with_file_name("weave-npc");
+        let mut daemon = host.command(&npc);
+        daemon.arg("--policy-dir").arg(&policies).arg("--socket").arg(&socket);
+        daemon.args(["--node-name=h1", "--metrics-address=127.0.0.1:0"]);
+        let mut daemon = host.spawn(daemon, "weave-npc-of-cni")?;
+        // Asked while the daemon may still be reading: the plugin waits for it.
+        let safe = address(&plugins.must("ADD", &pod(0), &config)?)?;
+        let open = address(&plugins.must("ADD", &pod(1), &config)?)?;
+        await_ping(&lab, &containers[0], open)?;
+        let line = format!("ping {safe} --count 10 --timeout 0.1");
+        let ping: PingReport = measure(lab.generator(), &containers[1], &line)?;
+        ensure!(ping.sent == 10 && ping.received == 0, "{ping:?}: {}", daemon.last_words(20));
+
+        for number in [0, 1] {
+            plugins.must("DEL", &pod(number), &config)?;
+        }
+        await_state(router, &before)?;
+        daemon.stop("TERM", LIMIT)?;
+        tool::run(host.command(&npc).arg("reset"))?;
         finish(routers)
     })
 }

@@ -137,6 +137,14 @@ fn prometheus_reads_what_the_router_counts() -> Result<()> {
             first.get("weave_link_transitions_total", &[("overlay", "sleeve"), ("to", "up")])? >= 1.0,
             "{first:?}"
         );
+        for (name, kind) in [("weave_gossip_messages_total", "facts"), ("weave_gossip_bytes_total", "hash")] {
+            for direction in ["sent", "received"] {
+                ensure!(first.get(name, &[("direction", direction), ("kind", kind)])? > 0.0, "{first:?}");
+            }
+        }
+        ensure!(first.get("weave_ipam_wait_seconds_count", &[])? >= 1.0, "{first:?}");
+        first.get("weave_fastdp_heartbeats_total", &[("direction", "sent")])?;
+        ensure!(first.get("weave_link_clock_skew_seconds", &peer)?.abs() < 60.0, "{first:?}");
         ensure!(first.get("weave_ipam_requests_total", &[("outcome", "granted")])? >= 1.0, "{first:?}");
         ensure!(first.get("weave_connections_opened_total", &[])? >= 1.0, "{first:?}");
         for name in dashboard()? {

@@ -1,9 +1,9 @@
-//! `weave reset`, `weave trace`, `weave doctor`: what operators do when a host goes, and when something is wrong.
+//! `weave reset` and `weave trace`: what operators do when a host goes, and when something does not arrive.
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use weave_api::{Diagnosis, Exit, Overlay, TraceResponse};
+use weave_api::{Exit, Overlay, TraceResponse};
 use weave_tests::{
     clock::{Look, wait_until},
     lab::Host,
@@ -35,25 +35,6 @@ fn store_of(router: &Router<'_>) -> String {
 /// Settings without a password: the kernel may carry everything.
 fn open(routers: usize, peers: &[&Host], flags: &[&str]) -> Settings {
     Settings { password: None, ..settings(routers, peers, flags) }
-}
-
-/// What `weave doctor -o json` finds, and how it ends.
-fn doctor(router: &Router<'_>) -> Result<(Diagnosis, i32)> {
-    let output = tool::output(router.weave().args(["doctor", "-o", "json"]))?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let diagnosis = serde_json::from_str(&text)
-        .with_context(|| format!("{text}: {}", String::from_utf8_lossy(&output.stderr)))?;
-    Ok((diagnosis, output.status.code().unwrap_or_default()))
-}
-
-fn await_finding(router: &Router<'_>, id: &str) -> Result<Diagnosis> {
-    let found = wait_until(&format!("the finding {id} on {}", router.host().name()), LIMIT, || {
-        let (diagnosis, code) = doctor(router)?;
-        ensure!(code == i32::from(diagnosis.exit().code()), "it ends with {code}: {diagnosis:?}");
-        let is_found = diagnosis.findings.iter().any(|finding| finding.id == id);
-        Ok(if is_found { Look::Found(diagnosis) } else { Look::NotYet(format!("{diagnosis:?}")) })
-    });
-    found.map(|(diagnosis, _)| diagnosis)
 }
 
 #[test]
@@ -177,47 +158,5 @@ fn a_trace_names_every_link_on_the_way_and_says_who_nobody_is() -> Result<()> {
             ensure!(said.contains(nobody) && said.starts_with("no"), "{said}");
         }
         finish(routers)
-    })
-}
-
-#[test]
-#[ignore = "needs network namespaces: run with cargo xtask test"]
-fn the_doctor_names_a_blocked_port_an_overlap_and_an_mtu_that_does_not_fit() -> Result<()> {
-    play("the_doctor_names_a_blocked_port_an_overlap_and_an_mtu_that_does_not_fit", |programs| {
-        let mut lab = lab()?;
-        let hosts: [Host; 2] = hosts(&mut lab)?;
-        for line in [
-            "nft add table inet lab",
-            "nft add chain inet lab in { type filter hook input priority -300 ; }",
-            "nft add rule inet lab in udp dport 6784 drop",
-        ] {
-            hosts[1].run(line)?;
-        }
-        hosts[0].run("ip route add 10.77.4.0/24 via 172.31.1.250")?;
-        let routers = start_all(programs, &hosts, |host| {
-            let peers: &[&Host] = if host.number() == 1 { &[] } else { &[&hosts[0]] };
-            open(2, peers, &["--ipalloc-range=10.77.0.0/16", "--mtu=1500"])
-        })?;
-        await_mesh(&routers, 1)?;
-        let diagnosis = await_finding(&routers[0], "fastdp.path")?;
-        for id in ["route.overlap", "mtu.fixed"] {
-            let finding = diagnosis.findings.iter().find(|finding| finding.id == id);
-            let finding = finding.with_context(|| format!("no {id} in {diagnosis:?}"))?;
-            ensure!(!finding.remedy.is_empty(), "{finding:?}");
-        }
-        let (other, _) = doctor(&routers[1])?;
-        ensure!(other.findings.iter().all(|finding| finding.id != "route.overlap"), "{other:?}");
-        // Without a router the host's part is left.
-        let store = store_of(&routers[0]);
-        let run_dir = routers[0].run_dir().to_owned();
-        finish(routers)?;
-        let mut command = hosts[0].command(programs.weave());
-        command.arg("--run-dir").arg(&run_dir).args(["doctor", "-o", "json", "--db-prefix", &store]);
-        let output = tool::output(&mut command)?;
-        let alone: Diagnosis = serde_json::from_slice(&output.stdout)
-            .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
-        ensure!(alone.checks.iter().any(|id| id == "kernel.tun"), "{alone:?}");
-        ensure!(alone.checks.iter().all(|id| id != "fastdp.path"), "{alone:?}");
-        Ok(())
     })
 }

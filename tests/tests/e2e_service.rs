@@ -1,16 +1,26 @@
 //! A router as a service manager runs it: settings from a file, readiness, a watchdog, a log that can be turned up.
 
-use std::{fs, os::unix::net::UnixDatagram, path::Path, time::Duration};
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::{
+        fs::MetadataExt as _,
+        net::{UnixDatagram, UnixStream},
+    },
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use weave_api::{Exit, LogLevelRequest};
 use weave_tests::{
     clock::{Look, wait_until},
     lab::{self, Host},
-    product::Api,
+    product::{Api, peer_name},
     sandbox,
-    scene::{LIMIT, hosts, lab, play, refusal},
+    scene::{LIMIT, attach_each, await_all_pings, await_mesh, finish, hosts, lab, play, refusal, routers},
     tool,
+    traffic::{PingReport, measure},
 };
 
 /// The next thing that the service manager hears.
@@ -109,5 +119,78 @@ fn a_config_file_is_checked_before_it_is_used() -> Result<()> {
             ensure!(said.contains(part), "{text}: {said}");
         }
         Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn a_log_for_programs_is_an_object_to_a_line() -> Result<()> {
+    play("a_log_for_programs_is_an_object_to_a_line", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 1] = hosts(&mut lab)?;
+        let token = Path::new(sandbox::DIRECTORY).join("token");
+        fs::write(&token, "0123456789abcdef0123456789abcdef\n")?;
+        let token_file = format!("--http-token-file={}", token.display());
+        let flags =
+            ["--log-format=json", "--socket-mode=0600", "--socket-group=4711", "--http-addr=127.0.0.1:6784"];
+        let routers = routers(programs, &hosts, &[&flags[..], &[&token_file]].concat())?;
+        let socket = fs::metadata(routers[0].run_dir().join("weave.sock"))?;
+        ensure!((socket.mode() & 0o777, socket.gid()) == (0o600, 4711), "{socket:?}");
+
+        // The same API over TCP, for who shows the token.
+        let mut command = hosts[0].command(programs.weave());
+        command.args(["--http-addr=127.0.0.1:6784", &token_file, "report", "-f", "{{.router.name}}"]);
+        ensure!(tool::run(&mut command)?.trim() == peer_name(&hosts[0]));
+        fs::write(&token, "fedcba9876543210fedcba9876543210\n")?;
+        refusal(&tool::output(&mut command)?, "weave", Exit::Permission)?;
+
+        let log = routers[0].log();
+        finish(routers)?;
+        let mut messages = Vec::new();
+        for line in log.lines() {
+            let event: serde_json::Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+            ensure!(event["timestamp"].is_string() && event["target"].is_string(), "{line}");
+            ensure!(event["level"] != "ERROR", "{line}");
+            messages.extend(event["message"].as_str().map(str::to_owned));
+        }
+        ensure!(messages.iter().any(|message| message == "router is ready"), "{messages:?}");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn a_thousand_slow_clients_do_not_hold_the_network_up() -> Result<()> {
+    play("a_thousand_slow_clients_do_not_hold_the_network_up", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 2] = hosts(&mut lab)?;
+        let routers = routers(programs, &hosts, &["--no-fastdp"])?;
+        await_mesh(&routers, 1)?;
+        let attached = attach_each(&routers)?;
+        await_all_pings(&lab, &attached)?;
+        // Each begins a request and never ends it; those beyond what the router serves at once are turned away.
+        let socket = routers[0].run_dir().join("weave.sock");
+        let slow: Result<Vec<UnixStream>, std::io::Error> = (0..1_000)
+            .map(|_| {
+                let mut stream = UnixStream::connect(&socket)?;
+                // Who has been turned away already cannot write.
+                let _ = stream.write_all(b"POST /v1/connect HTTP/1.1\r\ncontent-len");
+                Ok(stream)
+            })
+            .collect();
+        let slow = slow.context("a client is not even turned away")?;
+        for _ in 0..20 {
+            let line = format!("ping {} --count 1 --timeout 1", attached[1].address());
+            let ping: PingReport = measure(lab.generator(), &attached[0].container, &line)?;
+            ensure!(ping.received == 1, "a thousand slow clients cost a frame: {ping:?}");
+        }
+        ensure!(routers[1].report()?.router.connections.iter().all(|link| link.overlay.is_some()));
+        // They are thrown out, and then there is room for those who mean it.
+        wait_until("room for another client", LIMIT, || {
+            let asked = routers[0].report();
+            Ok(Look::when(asked.is_ok(), || format!("{:?}", asked.as_ref().err())))
+        })?;
+        drop(slow);
+        finish(routers)
     })
 }

@@ -6,16 +6,19 @@ use weave_ipam::{Init, Problem, RequestId};
 use weave_model::{ContainerId, Interface, Subnet};
 
 use super::{
-    node::Power,
-    world::{Asked, World},
+    node::{Disk, Power},
+    world::{Asked, Day, World},
 };
 
 impl World {
     pub(crate) fn act(&mut self) {
-        self.is_known_to_all |= self
-            .nodes
-            .iter()
-            .all(|node| node.has_ring_on_disk() || matches!(node.power, Power::Removed | Power::Left));
+        self.is_known_to_all |= self.nodes.iter().all(|node| {
+            node.has_ring_on_disk()
+                || matches!(node.power, Power::Removed | Power::Left | Power::New | Power::Gone)
+        });
+        if self.day == Day::Worse && self.net.rng.chance(8) {
+            return self.begin_story();
+        }
         match self.net.rng.below(100) {
             0..62 => self.user_acts(),
             62..72 => self.link_changes(),
@@ -50,28 +53,26 @@ impl World {
     pub(crate) fn user_acts(&mut self) {
         let Some(index) = self.pick_on() else { return };
         let owner = self.pick_container(index);
-        let (now, deadline) = (self.now, self.now + self.net.rng.millis(300, 20_000));
+        let patience = self.net.rng.millis(300, 20_000);
         match self.net.rng.below(20) {
             0..11 => {
                 let subnet = if self.net.rng.chance(20) { self.some_subnet() } else { None };
                 let request = self.request(index, Asked::Allocate(owner.clone()));
                 self.log(|| format!("node {index}: {owner} wants {subnet:?} as {request:?}"));
-                self.with(index, |ipam| ipam.allocate(request, owner, subnet, deadline, now));
+                self.with(index, |ipam, now| ipam.allocate(request, owner, subnet, now + patience, now));
                 if self.net.rng.chance(5) && self.is_on(index) && self.asked.contains_key(&request) {
-                    self.with(index, |ipam| ipam.cancel(request, now));
+                    self.with(index, |ipam, now| ipam.cancel(request, now));
                 }
             }
             11..14 => {
                 let address = self.some_address(index);
                 let request = self.request(index, Asked::Allocate(owner.clone()));
                 self.log(|| format!("node {index}: {owner} claims {address} as {request:?}"));
-                self.with(index, |ipam| ipam.claim(request, owner, address, deadline, now));
+                self.with(index, |ipam, now| ipam.claim(request, owner, address, now + patience, now));
             }
             14..18 => {
                 self.log(|| format!("node {index}: {owner} is gone"));
-                self.held.retain(|_, holder| *holder != (index, owner.clone()));
-                let request = self.request(index, Asked::Other);
-                self.with(index, |ipam| ipam.free(request, &owner, now));
+                self.free(index, &owner);
             }
             18 => {
                 let address =
@@ -79,19 +80,44 @@ impl World {
                 let Some(address) = address else { return };
                 self.held.remove(&address);
                 let request = self.request(index, Asked::Other);
-                self.with(index, |ipam| ipam.free_address(request, &owner, address, now));
+                self.with(index, |ipam, now| ipam.free_address(request, &owner, address, now));
             }
             _ => {
                 let request = self.request(index, Asked::Other);
-                self.with(index, |ipam| ipam.prime(request, deadline, now));
+                self.with(index, |ipam, now| ipam.prime(request, now + patience, now));
             }
         }
+    }
+
+    /// A new container wants an address.
+    pub(crate) fn wants_one(&mut self, index: usize, subnet: Option<Subnet>) {
+        self.next_container += 1;
+        let owner: ContainerId = format!("c{}", self.next_container).parse().unwrap();
+        let request = self.request(index, Asked::Allocate(owner.clone()));
+        self.log(|| format!("node {index}: {owner} wants {subnet:?} as {request:?}"));
+        let patience = self.net.rng.millis(2_000, 20_000);
+        self.with(index, |ipam, now| ipam.allocate(request, owner, subnet, now + patience, now));
+    }
+
+    pub(crate) fn free(&mut self, index: usize, owner: &ContainerId) {
+        self.held.retain(|_, holder| *holder != (index, owner.clone()));
+        let request = self.request(index, Asked::Other);
+        self.with(index, |ipam, now| ipam.free(request, owner, now));
     }
 
     fn some_subnet(&mut self) -> Option<Subnet> {
         let base = self.ranges[0].net().network();
         let IpAddr::V4(base) = base else { return None };
         let at = u32::from(base) + 8 * self.net.rng.below(4) as u32;
+        format!("{}/29", std::net::Ipv4Addr::from(at)).parse().ok()
+    }
+
+    /// Some eight addresses of the first range, or all.
+    pub(crate) fn any_subnet(&mut self) -> Option<Subnet> {
+        let net = self.ranges[0].net();
+        let IpAddr::V4(base) = net.network() else { return None };
+        let parts = (1_usize << (net.max_prefix_len() - net.prefix_len())) / 8;
+        let at = u32::from(base) + 8 * self.net.rng.below(parts) as u32;
         format!("{}/29", std::net::Ipv4Addr::from(at)).parse().ok()
     }
 
@@ -151,10 +177,11 @@ impl World {
         node.power = Power::Off;
         self.asked.retain(|_, (at, _)| *at != index);
         self.changed_power(index);
+        self.watch_clone();
     }
 
     pub(crate) fn can_crash(&self, index: usize) -> bool {
-        !self.net.is_calm && self.nodes[index].power == Power::On
+        !self.net.is_calm && !self.is_sound && self.nodes[index].power == Power::On
     }
 
     pub(crate) fn bury_containers(&mut self, index: usize) {
@@ -164,6 +191,9 @@ impl World {
     fn machine_fails(&mut self) {
         let Some(index) = self.pick_on() else { return };
         self.crash(index);
+        if self.nodes[index].power == Power::Gone {
+            return;
+        }
         let seeded = matches!(self.init, Init::Seed(_));
         match self.net.rng.below(10) {
             0..4 => self.log(|| format!("process {index} is killed")),
@@ -176,17 +206,13 @@ impl World {
                 self.nodes[index].mark = None;
                 self.bury_containers(index);
             }
-            7 if !self.nodes[index].backups.is_empty() => {
-                let at = self.net.rng.below(self.nodes[index].backups.len());
-                self.log(|| format!("machine {index} is restored from backup {at}"));
-                self.nodes[index].disk = self.nodes[index].backups[at].clone();
-                self.nodes[index].backups.truncate(at);
-                self.nodes[index].mark = None;
-                self.bury_containers(index);
-            }
+            7 if !self.nodes[index].backups.is_empty() => self.put_backup_back(index),
             8 if !seeded && self.is_known_to_all && self.without_ring() + 1 < self.quorum => {
-                self.log(|| format!("machine {index} loses its disk"));
                 let store_id = self.net.rng.next();
+                if !self.may_forget(index, &Disk::new()) {
+                    return;
+                }
+                self.log(|| format!("machine {index} loses its disk"));
                 let node = &mut self.nodes[index];
                 node.disk.clear();
                 node.backups.clear();
@@ -194,7 +220,7 @@ impl World {
                 node.store_id = store_id;
                 self.bury_containers(index);
             }
-            9 if self.may_die() => {
+            9 if self.may_die() && self.may_forget(index, &Disk::new()) => {
                 self.log(|| format!("machine {index} dies"));
                 self.nodes[index].power = Power::Dead;
                 self.nodes[index].mark = None;
@@ -205,27 +231,28 @@ impl World {
     }
 
     fn without_ring(&self) -> usize {
-        self.nodes.iter().filter(|node| !node.has_ring_on_disk()).count()
+        self.nodes.iter().filter(|node| !node.has_ring_on_disk() && node.power != Power::Gone).count()
     }
 
     /// A minority may be away for good, once the ring is known.
-    fn may_die(&self) -> bool {
-        let gone = self.nodes.iter().filter(|n| !matches!(n.power, Power::On | Power::Off)).count();
-        self.is_known_to_all && gone + 1 < self.quorum.min(self.nodes.len() - 1)
+    pub(crate) fn may_die(&self) -> bool {
+        let is_gone = |p| matches!(p, Power::Dead | Power::Removed | Power::Left);
+        let gone = self.nodes.iter().filter(|n| is_gone(n.power)).count();
+        let all = self.nodes.iter().filter(|n| !matches!(n.power, Power::New | Power::Gone)).count();
+        self.is_known_to_all && gone + 1 < self.quorum.min(all - 1)
     }
 
     fn machine_returns(&mut self) {
         let away: Vec<usize> = (0..self.nodes.len())
-            .filter(|i| matches!(self.nodes[*i].power, Power::Off | Power::Removed))
+            .filter(|i| matches!(self.nodes[*i].power, Power::Off | Power::Removed | Power::New))
             .collect();
         let Some(index) = away.get(self.net.rng.below(away.len())).copied() else { return };
-        if self.nodes[index].power == Power::Off || self.net.rng.chance(30) {
+        if matches!(self.nodes[index].power, Power::Off | Power::New) || self.net.rng.chance(30) {
             self.boot(index);
         }
     }
 
     fn operator_acts(&mut self) {
-        let now = self.now;
         match self.net.rng.below(10) {
             0..5 => {
                 let dead: Vec<usize> =
@@ -239,11 +266,11 @@ impl World {
             }
             5..8 => self.settle_own(),
             8 if self.may_die() && self.net.rng.chance(30) => {
-                let Some(index) = self.pick_on() else { return };
+                let Some(index) = self.pick_on().filter(|i| !self.is_doubled(*i)) else { return };
                 self.log(|| format!("node {index} leaves"));
                 self.bury_containers(index);
                 let request = self.request(index, Asked::Leave);
-                self.with(index, |ipam| ipam.leave(request, now));
+                self.with(index, |ipam, now| ipam.leave(request, now));
                 // Where it cannot leave, its containers are gone all the same.
                 self.prune(index);
             }
@@ -252,16 +279,19 @@ impl World {
     }
 
     pub(crate) fn take_over(&mut self, index: usize, dead: usize) {
-        let (name, now) = (self.nodes[dead].name, self.now);
+        let name = self.nodes[dead].name;
         let request = self.request(index, Asked::TakeOver(dead));
         self.log(|| format!("rmpeer {dead} at {index} as {request:?}"));
-        self.with(index, |ipam| ipam.take_over(request, name, now));
+        self.with(index, |ipam, now| ipam.take_over(request, name, now));
     }
 
     /// Where an earlier store is lost, its containers are too: in this world a disk goes with its machine.
     pub(crate) fn settle_own(&mut self) {
         for index in 0..self.nodes.len() {
             let Some(ipam) = &self.nodes[index].ipam else { continue };
+            if self.nodes[index].slot != index {
+                continue;
+            }
             if ipam.status().problems.iter().any(|p| matches!(p, Problem::PredecessorUnsettled { .. })) {
                 self.take_over(index, index);
             }

@@ -39,6 +39,25 @@ impl Rng {
     }
 }
 
+/// The next part of what was begun: faults that follow each other closely.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Story {
+    /// A machine dies; here it is removed, and this one agrees to it.
+    Die { dead: usize, at: usize, agrees: usize },
+    /// A dead machine is removed, from here.
+    Remove { at: usize, dead: usize },
+    /// A process is killed and started again at once, and reaches nobody.
+    RestartAlone { at: usize },
+    /// A machine can reach the others again.
+    Join { at: usize },
+    /// A machine is restored from a backup, if there is one, and cannot reach these.
+    Restore { at: usize, without: Vec<usize> },
+    /// A user wants addresses here.
+    Want { at: usize },
+    /// The clone of a machine is found and switched off.
+    EndClone,
+}
+
 /// What happens at a time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Happening {
@@ -52,6 +71,8 @@ pub(crate) enum Happening {
     Notice { at: usize, of: usize },
     /// A user, an operator or fate acts.
     Deed,
+    /// What was begun earlier goes on.
+    Story(Story),
 }
 
 pub(crate) struct Net {
@@ -60,13 +81,23 @@ pub(crate) struct Net {
     next: u64,
     /// Directions that carry nothing.
     pub(crate) cut: BTreeSet<(usize, usize)>,
+    /// Those that never link, because of each the other has met the double.
+    pub(crate) apart: BTreeSet<(usize, usize)>,
     pub(crate) loss: u64,
     pub(crate) is_calm: bool,
 }
 
 impl Net {
     pub(crate) fn new(rng: Rng, loss: u64) -> Self {
-        Self { rng, queue: BinaryHeap::new(), next: 0, cut: BTreeSet::new(), loss, is_calm: false }
+        Self {
+            rng,
+            queue: BinaryHeap::new(),
+            next: 0,
+            cut: BTreeSet::new(),
+            apart: BTreeSet::new(),
+            loss,
+            is_calm: false,
+        }
     }
 
     pub(crate) fn at(&mut self, at: Instant, what: Happening) {
@@ -82,9 +113,25 @@ impl Net {
         self.queue.pop().map(|Reverse((at, _, what))| (at, what))
     }
 
+    pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.cut.contains(&(from, to)) || self.apart.contains(&(from, to))
+    }
+
+    /// What is under way from a node stays under way for longer.
+    pub(crate) fn hold_back(&mut self, from: usize, by: Duration) {
+        let all = std::mem::take(&mut self.queue);
+        self.queue = all
+            .into_iter()
+            .map(|Reverse((at, number, what))| {
+                let is_from = matches!(&what, Happening::Message { from: sender, .. } if *sender == from);
+                Reverse((if is_from { at + by } else { at }, number, what))
+            })
+            .collect();
+    }
+
     pub(crate) fn send(&mut self, now: Instant, from: usize, to: usize, what: &Happening) {
         let copies = match () {
-            () if self.cut.contains(&(from, to)) => 0,
+            () if self.is_cut(from, to) => 0,
             () if self.is_calm => 1,
             () if self.rng.chance(self.loss) => 0,
             () if self.rng.chance(10) => 2,

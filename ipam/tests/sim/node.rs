@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use weave_ipam::{Config, Init, Ipam, StoreMark, Write};
@@ -21,10 +21,18 @@ pub(crate) enum Power {
     Removed,
     /// Left in good order.
     Left,
+    /// Was never on.
+    New,
+    /// A clone that was switched off for good.
+    Gone,
 }
 
 pub(crate) struct Node {
     pub(crate) name: PeerName,
+    /// The node that had the name first: another only where this one is a clone.
+    pub(crate) slot: usize,
+    /// What its clock is ahead of the others'.
+    pub(crate) ahead: Duration,
     pub(crate) ipam: Option<Ipam>,
     pub(crate) power: Power,
     pub(crate) disk: Disk,
@@ -33,8 +41,9 @@ pub(crate) struct Node {
     /// What a restart of the machine loses.
     pub(crate) mark: Option<StoreMark>,
     pub(crate) store_id: u64,
-    /// The facts that the mesh has brought here, by node: version and value.
+    /// The facts that the mesh has brought here, by slot: version and value.
     pub(crate) facts: BTreeMap<usize, (u64, Vec<u8>)>,
+    /// How often a fact of this slot was published.
     pub(crate) version: u64,
     pub(crate) reaches: BTreeMap<usize, bool>,
     pub(crate) was_told_own_past: bool,
@@ -45,6 +54,8 @@ impl Node {
     pub(crate) fn new(index: usize, store_id: u64) -> Self {
         Self {
             name: PeerName([2, 0, 0, 0, 0, index as u8]),
+            slot: index,
+            ahead: Duration::ZERO,
             ipam: None,
             power: Power::Off,
             disk: Disk::new(),
@@ -57,6 +68,21 @@ impl Node {
             was_told_own_past: false,
             persisted: 0,
         }
+    }
+
+    pub(crate) fn late(index: usize, store_id: u64) -> Self {
+        Self { power: Power::New, ..Self::new(index, store_id) }
+    }
+
+    /// Another machine with a copy of this one's disk.
+    pub(crate) fn cloned(&self) -> Self {
+        Self { name: self.name, disk: self.disk.clone(), ..Self::new(self.slot, self.store_id) }
+    }
+
+    /// When the router wants to act next, by the clock of the world.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        let (at, _) = self.ipam.as_ref()?.poll_timeout()?;
+        at.checked_sub(self.ahead)
     }
 
     pub(crate) fn boot(&mut self, ranges: &[Subnet], init: &Init, seed: [u8; 32], now: Instant) {

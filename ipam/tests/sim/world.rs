@@ -21,8 +21,18 @@ pub(crate) enum Asked {
     Other,
 }
 
+/// How much goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Day {
+    /// Loss, partitions, crashes, restored and lost disks, removals.
+    Bad,
+    /// Besides: newcomers, clones, clocks that leap, full ranges, and faults that follow each other closely.
+    Worse,
+}
+
 pub(crate) struct World {
-    seed: u64,
+    pub(crate) seed: u64,
+    pub(crate) day: Day,
     is_loud: bool,
     pub(crate) start: Instant,
     pub(crate) now: Instant,
@@ -38,13 +48,21 @@ pub(crate) struct World {
     pub(crate) next_container: u64,
     /// Every node has had the ring on disk once.
     pub(crate) is_known_to_all: bool,
+    /// The clone that is on, and the router that only ever meets the original.
+    pub(crate) clone: Option<(usize, usize)>,
+    /// Memberships that some store knew and lost: who, and how often it was removed or came back.
+    pub(crate) forgotten: BTreeSet<(usize, u64)>,
+    /// Stores are lost even where nobody else knows what they knew.
+    pub(crate) is_merciless: bool,
+    /// No process dies for now.
+    pub(crate) is_sound: bool,
     deeds_end: Instant,
     pub(crate) granted: u64,
     pub(crate) refused: u64,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, is_loud: bool) -> Self {
+    pub(crate) fn new(seed: u64, day: Day, is_loud: bool) -> Self {
         let mut rng = Rng(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
         let count = 3 + rng.below(10);
         #[expect(clippy::disallowed_methods, reason = "any instant serves as the beginning of virtual time")]
@@ -60,11 +78,17 @@ impl World {
             Init::Consensus { peers: count }
         };
         let quorum = count / 2 + 1;
-        let nodes = (0..count).map(|index| Node::new(index, rng.next())).collect();
+        let mut nodes: Vec<Node> = (0..count).map(|index| Node::new(index, rng.next())).collect();
+        if day == Day::Worse {
+            // Fewer than could vote by themselves.
+            let late = rng.below(quorum.min(13 - count));
+            nodes.extend((count..count + late).map(|index| Node::late(index, rng.next())));
+        }
         let loss = [0, 5, 15, 30][rng.below(4)];
         let deeds_end = start + Duration::from_secs(40 + rng.below(60) as u64);
         Self {
             seed,
+            day,
             is_loud,
             start,
             now: start,
@@ -78,6 +102,10 @@ impl World {
             next_request: 0,
             next_container: 0,
             is_known_to_all: false,
+            clone: None,
+            forgotten: BTreeSet::new(),
+            is_merciless: false,
+            is_sound: false,
             deeds_end,
             granted: 0,
             refused: 0,
@@ -90,11 +118,24 @@ impl World {
         }
     }
 
+    /// As it was before it was known how much may be forgotten: days that are remembered go on being what they were.
+    pub(crate) fn merciless(mut self) -> Self {
+        self.is_merciless = true;
+        self
+    }
+
     pub(crate) fn run(mut self) {
         for index in 0..self.nodes.len() {
-            self.boot(index);
+            if self.nodes[index].power != Power::New {
+                self.boot(index);
+            }
         }
         self.run_until(self.start + Duration::from_secs(2));
+        if self.day == Day::Worse && self.net.rng.chance(20) {
+            self.is_sound = true;
+            self.check_full_use();
+            self.is_sound = false;
+        }
         for _ in 0..3 {
             self.user_acts();
         }
@@ -106,13 +147,13 @@ impl World {
 
     // ---- time ----
 
-    fn run_until(&mut self, end: Instant) {
+    pub(crate) fn run_until(&mut self, end: Instant) {
         let mut steps = 0_u64;
         loop {
             steps += 1;
             assert!(steps < 3_000_000, "seed {}: no end of steps", self.seed);
             let timer = (0..self.nodes.len())
-                .filter_map(|index| Some((self.nodes[index].ipam.as_ref()?.poll_timeout()?.0, index)))
+                .filter_map(|index| Some((self.nodes[index].next_timeout()?, index)))
                 .min();
             let happening = self.net.next_at();
             let timer_first = timer.is_some_and(|(at, _)| happening.is_none_or(|other| at <= other));
@@ -124,8 +165,7 @@ impl World {
             self.now = self.now.max(next);
             match timer {
                 Some((_, index)) if timer_first => {
-                    let now = self.now;
-                    self.with(index, |ipam| ipam.handle_timeout(now));
+                    self.with(index, |ipam, now| ipam.handle_timeout(now));
                 }
                 _ => {
                     let Some((_, what)) = self.net.pop() else { return };
@@ -140,7 +180,7 @@ impl World {
         match what {
             Happening::Message { from, to, bytes } => {
                 let name = self.nodes[from].name;
-                self.with(to, |ipam| {
+                self.with(to, |ipam, now| {
                     ipam.handle_message(name, &bytes, now).expect("our own messages are sound")
                 });
             }
@@ -148,6 +188,8 @@ impl World {
             Happening::Fact { of, to, version, bytes } => self.take_fact(of, to, version, &bytes),
             Happening::Notice { at, of } => self.notice(at, of),
             Happening::Deed if self.net.is_calm => {}
+            Happening::Story(_) if self.net.is_calm => {}
+            Happening::Story(story) => self.go_on(story),
             Happening::Deed => {
                 self.act();
                 if now < self.deeds_end {
@@ -163,7 +205,8 @@ impl World {
     pub(crate) fn boot(&mut self, index: usize) {
         let seed = self.net.rng.seed();
         self.log(|| format!("boot {index}"));
-        self.nodes[index].boot(&self.ranges.clone(), &self.init.clone(), seed, self.now);
+        let now = self.now + self.nodes[index].ahead;
+        self.nodes[index].boot(&self.ranges.clone(), &self.init.clone(), seed, now);
         self.drain(index);
         for other in 0..self.nodes.len() {
             if other != index {
@@ -184,14 +227,16 @@ impl World {
             .map(|(owner, i)| (owner.clone(), i))
             .collect();
         for (owner, interface) in ghosts {
-            let (request, now) = (self.request(index, Asked::Other), self.now);
-            self.with(index, |ipam| ipam.free_address(request, &owner, interface.address(), now));
+            let request = self.request(index, Asked::Other);
+            self.with(index, |ipam, now| ipam.free_address(request, &owner, interface.address(), now));
         }
     }
 
-    pub(crate) fn with<R>(&mut self, index: usize, act: impl FnOnce(&mut weave_ipam::Ipam) -> R) {
+    /// Lets a router act; its clock says its own time.
+    pub(crate) fn with<R>(&mut self, index: usize, act: impl FnOnce(&mut weave_ipam::Ipam, Instant) -> R) {
+        let now = self.now + self.nodes[index].ahead;
         if let Some(ipam) = &mut self.nodes[index].ipam {
-            act(ipam);
+            act(ipam, now);
             self.drain(index);
         }
     }
@@ -210,18 +255,9 @@ impl World {
         let count = self.nodes.len();
         match event {
             Event::Persist(writes) => self.nodes[index].persist(writes),
-            Event::Publish(bytes) => {
-                let node = &mut self.nodes[index];
-                node.version += 1;
-                let version = node.version;
-                node.facts.insert(index, (version, bytes.clone()));
-                for to in (0..count).filter(|to| *to != index) {
-                    let what = Happening::Fact { of: index, to, version, bytes: bytes.clone() };
-                    self.net.send(self.now, index, to, &what);
-                }
-            }
+            Event::Publish(bytes) => self.publish(index, bytes),
             Event::Send { to, bytes } => {
-                let to = usize::from(to.0[5]);
+                let to = self.who_is(index, to);
                 self.net.send(self.now, index, to, &Happening::Message { from: index, to, bytes });
             }
             Event::Broadcast(bytes) => {
@@ -235,6 +271,18 @@ impl World {
                 }
             }
             Event::Reply { request, result } => self.replied(index, request, result),
+        }
+    }
+
+    /// A fact goes to all others; the mesh keeps the latest under each name.
+    pub(crate) fn publish(&mut self, index: usize, bytes: Vec<u8>) {
+        let slot = self.nodes[index].slot;
+        self.nodes[slot].version += 1;
+        let version = self.nodes[slot].version;
+        self.nodes[index].facts.insert(slot, (version, bytes.clone()));
+        for to in (0..self.nodes.len()).filter(|to| *to != index) {
+            let what = Happening::Fact { of: slot, to, version, bytes: bytes.clone() };
+            self.net.send(self.now, index, to, &what);
         }
     }
 
@@ -264,6 +312,7 @@ impl World {
                 self.nodes[index].power = Power::Left;
                 self.nodes[index].ipam = None;
                 self.changed_power(index);
+                self.watch_clone();
             }
             _ => {}
         }
@@ -275,15 +324,24 @@ impl World {
         self.nodes[index].ipam.is_some()
     }
 
+    /// Whom a router means by a name: of a machine and its clone, the one that it reaches.
+    fn who_is(&self, from: usize, name: PeerName) -> usize {
+        let reaches = |of: &usize| self.nodes[from].reaches.get(of) == Some(&true);
+        let mut named = (0..self.nodes.len()).filter(|of| self.nodes[*of].name == name);
+        named.find(reaches).unwrap_or(usize::from(name.0[5]))
+    }
+
     fn notice(&mut self, at: usize, of: usize) {
-        let is_up = self.is_on(of) && !self.net.cut.contains(&(at, of)) && !self.net.cut.contains(&(of, at));
+        let is_up = at != of && self.is_on(of) && !self.net.is_cut(at, of) && !self.net.is_cut(of, at);
         if !self.is_on(at) || self.nodes[at].reaches.get(&of) == Some(&is_up) {
             return;
         }
         self.nodes[at].reaches.insert(of, is_up);
-        let (name, now) = (self.nodes[of].name, self.now);
-        self.with(at, |ipam| {
-            if is_up {
+        let name = self.nodes[of].name;
+        let is_reached =
+            self.nodes[at].reaches.iter().any(|(other, is_up)| *is_up && self.nodes[*other].name == name);
+        self.with(at, |ipam, now| {
+            if is_reached {
                 ipam.handle_peer_reachable(name, now)
             } else {
                 ipam.handle_peer_unreachable(name, now)
@@ -291,7 +349,7 @@ impl World {
         });
         if is_up {
             let delay = self.net.rng.millis(5, 100);
-            self.net.at(now + delay, Happening::Gossip { from: at, to: of });
+            self.net.at(self.now + delay, Happening::Gossip { from: at, to: of });
         }
     }
 
@@ -303,19 +361,18 @@ impl World {
         let now = self.now;
         let again = self.net.rng.millis(1_500, 4_000);
         self.net.at(now + again, Happening::Gossip { from, to });
-        let is_cut =
-            self.net.cut.contains(&(from, to)) || (!self.net.is_calm && self.net.rng.chance(self.net.loss));
+        let is_cut = self.net.is_cut(from, to) || (!self.net.is_calm && self.net.rng.chance(self.net.loss));
         if is_cut || !self.is_on(to) {
             return;
         }
         let facts: Vec<(usize, (u64, Vec<u8>))> =
             self.nodes[from].facts.iter().map(|(i, f)| (*i, f.clone())).collect();
         for (of, (version, bytes)) in facts {
-            if of != to {
+            if of != self.nodes[to].slot {
                 self.take_fact(of, to, version, &bytes);
             } else if self.is_on(to) && !self.nodes[to].was_told_own_past {
                 self.nodes[to].was_told_own_past = true;
-                self.with(to, |ipam| {
+                self.with(to, |ipam, now| {
                     ipam.handle_own_previous_state(&bytes, now).expect("our own fact is sound")
                 });
             }
@@ -323,12 +380,15 @@ impl World {
     }
 
     fn take_fact(&mut self, of: usize, to: usize, version: u64, bytes: &[u8]) {
-        if !self.is_on(to) || self.nodes[to].facts.get(&of).is_some_and(|(known, _)| *known >= version) {
+        if !self.is_on(to)
+            || of == self.nodes[to].slot
+            || self.nodes[to].facts.get(&of).is_some_and(|(known, _)| *known >= version)
+        {
             return;
         }
         self.nodes[to].facts.insert(of, (version, bytes.to_vec()));
-        let (name, now) = (self.nodes[of].name, self.now);
-        self.with(to, |ipam| {
+        let name = self.nodes[of].name;
+        self.with(to, |ipam, now| {
             ipam.handle_peer_state(name, Some(bytes), now).expect("our own facts are sound")
         });
     }
@@ -347,24 +407,27 @@ impl World {
         }
     }
 
-    // ---- quiet ----
+    // ---- quiet: see also `full` ----
 
     fn calm_down(&mut self) {
-        self.net.is_calm = true;
         self.log(|| "calm".to_owned());
+        self.end_clone();
+        self.net.is_calm = true;
         let cut = std::mem::take(&mut self.net.cut);
         for (a, b) in cut {
             self.changed_link(a, b);
         }
         for index in 0..self.nodes.len() {
-            if self.nodes[index].power == Power::Off {
+            if matches!(self.nodes[index].power, Power::Off | Power::New) {
                 self.boot(index);
             }
         }
         self.run_until(self.now + Duration::from_secs(45));
         for round in 0..6 {
             // A removal too can be forgotten, by those who lose their disks.
-            let dead: Vec<usize> = (0..self.nodes.len()).filter(|i| !self.is_on(*i)).collect();
+            let dead: Vec<usize> = (0..self.nodes.len())
+                .filter(|i| !self.is_on(*i) && self.nodes[*i].power != Power::Gone)
+                .collect();
             let Some(index) = self.pick_on() else { return };
             for dead in &dead {
                 self.take_over(index, *dead);
@@ -373,7 +436,9 @@ impl World {
             if round == 4 {
                 // Somebody may still stand by a promise to a router that lost its store before it removed another.
                 for index in 0..self.nodes.len() {
-                    self.take_over(index, index);
+                    if self.nodes[index].slot == index {
+                        self.take_over(index, index);
+                    }
                 }
             }
             self.run_until(self.now + Duration::from_secs(40));
@@ -410,34 +475,6 @@ impl World {
         if statuses.iter().all(|s| s.ring_id.is_none()) {
             return;
         }
-        // Whoever asks gets an address while one is free.
-        let first = self.ranges[0].net();
-        let used = self
-            .held
-            .keys()
-            .filter(|a| first.contains(*a) && **a != first.network() && **a != first.broadcast())
-            .count();
-        let mut free = (1_usize << (first.max_prefix_len() - first.prefix_len())) - 2 - used;
-        for index in on {
-            if free == 0 {
-                break;
-            }
-            self.next_container += 1;
-            let owner: ContainerId = format!("last{}", self.next_container).parse().unwrap();
-            let request = self.request(index, Asked::Allocate(owner.clone()));
-            let (now, granted) = (self.now, self.granted);
-            let subnet = Some(self.ranges[0]);
-            self.log(|| format!("node {index}: {owner} wants a last one as {request:?}"));
-            self.with(index, |ipam| {
-                ipam.allocate(request, owner, subnet, now + Duration::from_secs(30), now)
-            });
-            self.run_until(now + Duration::from_secs(31));
-            assert_eq!(
-                self.granted,
-                granted + 1,
-                "seed {seed}: node {index} gets none of {free} free addresses"
-            );
-            free -= 1;
-        }
+        self.check_free_addresses_are_given(&on);
     }
 }

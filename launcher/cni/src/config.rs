@@ -1,6 +1,10 @@
 //! The network's configuration, as it comes on stdin.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -39,6 +43,8 @@ pub(crate) struct Fields {
     name: String,
     /// The router's control socket.
     socket: Option<PathBuf>,
+    /// Where `weave-npc` answers, if pods are to be announced to it.
+    policy_socket: Option<PathBuf>,
     /// How long ADD waits for an address, seconds.
     wait_seconds: Option<u64>,
     /// The bridge expected.
@@ -162,6 +168,11 @@ impl Config {
     /// The router's control socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.fields.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into())
+    }
+
+    /// Where `weave-npc` answers, if pods are to be announced to it.
+    pub(crate) fn policy_socket(&self) -> Option<&Path> {
+        self.fields.policy_socket.as_deref().filter(|path| !path.as_os_str().is_empty())
     }
 
     /// How long ADD waits for an address, seconds.

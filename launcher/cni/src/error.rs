@@ -86,6 +86,16 @@ impl CniError {
         self
     }
 
+    /// The same with something more to know, behind the details.
+    #[must_use]
+    pub(crate) fn and_also(mut self, more: &str) -> Self {
+        if !self.details.is_empty() {
+            self.details.push_str("; ");
+        }
+        self.details.push_str(more);
+        self
+    }
+
     /// The document that goes to stdout.
     pub(crate) fn document(&self, version: Option<Version>) -> Value {
         let version = version.unwrap_or(Version::NEWEST).as_str();

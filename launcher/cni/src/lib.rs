@@ -17,6 +17,7 @@ mod environment;
 mod error;
 mod ipam;
 mod network;
+mod policy;
 mod result;
 mod router;
 mod version;

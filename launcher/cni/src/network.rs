@@ -14,7 +14,7 @@ use crate::{
     attachment::Attachment,
     check,
     delegate::Delegate,
-    ipam,
+    ipam, policy,
     router::{Router, is_away},
 };
 
@@ -39,8 +39,8 @@ pub(crate) async fn run(
     }
 }
 
-/// What is wanted; then addresses from the other plugin, if one is named; then the interface. What fails takes back what
-/// was done before it.
+/// What is wanted; then addresses from the other plugin, if one is named; then the interface; then the announcement of the
+/// pod. What fails takes back what was done before it.
 async fn add(router: &Router, environment: &Environment, config: &Config) -> Result<CniResult, CniError> {
     let attachment = environment.attachment(config)?;
     let netns = environment.netns()?;
@@ -50,25 +50,39 @@ async fn add(router: &Router, environment: &Environment, config: &Config) -> Res
     }
     let mut request = request(environment, config, &attachment, &netns)?;
     let Some(delegate) = Delegate::of(config, environment) else {
-        let answer = attach(router, &request).await?;
+        let answer = connect(router, environment, config, &request).await?;
         return Ok(result(&answer, &attachment, &netns, config, None));
     };
     let given = delegate.add()?;
     request.addresses = given.ips.iter().map(|ip| AddressSpec::Ip(Interface(ip.address))).collect();
     request.options.addresses.clear();
-    let attached = match use_given_routes(&mut request.options, &given) {
-        Ok(()) => attach(router, &request).await,
+    let connected = match use_given_routes(&mut request.options, &given) {
+        Ok(()) => connect(router, environment, config, &request).await,
         Err(error) => Err(error),
     };
-    match attached {
+    match connected {
         Ok(answer) => Ok(result(&answer, &attachment, &netns, config, Some(&given))),
         Err(error) => match delegate.run(Verb::Del) {
             Ok(_) => Err(error),
-            Err(undo) => {
-                let details = format!("{}; and its addresses were not given back: {undo}", error.details);
-                Err(error.with_details(details))
-            }
+            Err(undo) => Err(error.and_also(&format!("its addresses were not given back: {undo}"))),
         },
+    }
+}
+
+/// Attaches, and announces the pod: until ADD has succeeded nothing runs in it that could send.
+async fn connect(
+    router: &Router,
+    environment: &Environment,
+    config: &Config,
+    request: &AttachRequest,
+) -> Result<AttachResponse, CniError> {
+    let answer = attach(router, request).await?;
+    let addresses: Vec<_> = answer.addresses.iter().map(|address| address.address()).collect();
+    let Err(error) = policy::announce(config, environment, &addresses).await else { return Ok(answer) };
+    let Some(container) = request.container.id.clone() else { return Err(error) };
+    match router.call(&ReleaseRequest { container }).await {
+        Ok(_) => Err(error),
+        Err(undo) => Err(error.and_also(&format!("its interface was not taken back: {undo}"))),
     }
 }
 

@@ -44,6 +44,13 @@ pub struct Install {
     /// Whether pods may reach themselves through a Service
     #[arg(long, env = "HAIRPIN_MODE", value_name = "BOOL", default_value = "true", action = clap::ArgAction::Set)]
     pub hairpin_mode: bool,
+    /// Whether weave-npc runs on this node: a pod is connected only when that has isolated it as its policies want
+    #[arg(long, env = "EXPECT_NPC", value_name = "BOOL", default_value = "true",
+        action = clap::ArgAction::Set, value_parser = clap::builder::BoolishValueParser::new())]
+    pub expect_npc: bool,
+    /// The socket of weave-npc, as the host sees it
+    #[arg(long, env = "NPC_SOCKET", value_name = "FILE", default_value = "/run/weave/npc.sock")]
+    pub npc_socket: PathBuf,
     /// The router's socket, as the host sees it
     #[arg(long, env = "WEAVE_SOCKET", value_name = "FILE", default_value = "/run/weave/weave.sock")]
     pub socket: PathBuf,
@@ -78,17 +85,21 @@ impl Install {
     /// The configuration list.
     #[must_use]
     pub fn conflist(&self) -> Value {
+        let mut weave = json!({
+            "type": "weave-net",
+            "hairpinMode": self.hairpin_mode,
+            "capabilities": { "ips": true, "mac": true },
+            "socket": self.socket,
+        });
+        if self.expect_npc {
+            weave["policySocket"] = json!(self.npc_socket);
+        }
         json!({
             "cniVersion": "1.0.0",
             "name": "weave",
             "disableCheck": false,
             "plugins": [
-                {
-                    "type": "weave-net",
-                    "hairpinMode": self.hairpin_mode,
-                    "capabilities": { "ips": true, "mac": true },
-                    "socket": self.socket,
-                },
+                weave,
                 { "type": "portmap", "capabilities": { "portMappings": true }, "snat": true },
             ],
         })
@@ -201,6 +212,8 @@ mod tests {
                 host_root: self.0.join("host"),
                 plugin: self.0.join("plugin"),
                 hairpin_mode: true,
+                expect_npc: true,
+                npc_socket: "/run/weave/npc.sock".into(),
                 socket: "/run/weave/weave.sock".into(),
                 proc_sys: self.0.join("sys"),
             }

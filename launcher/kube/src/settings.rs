@@ -128,9 +128,8 @@ impl Settings {
 }
 
 /// Variables of Weave Net that mean nothing here, and why.
-pub const WITHOUT_MEANING: [(&str, &str); 5] = [
+pub const WITHOUT_MEANING: [(&str, &str); 4] = [
     ("CHECKPOINT_DISABLE", "nothing phones home"),
-    ("EXPECT_NPC", "weave-npc guards its pods by itself"),
     ("IPTABLES_BACKEND", "rules are nftables of our own"),
     ("NO_MASQ_LOCAL", "traffic between pods and to the host is never masqueraded"),
     ("WEAVE_STATUS_ADDR", "the control API is a unix socket"),

@@ -11,7 +11,7 @@ use crate::{
 pub(super) async fn doctor(context: &Context, db_prefix: &std::path::Path) -> Result<(), Failure> {
     let diagnosis: Diagnosis = match context.client.call(&DoctorRequest {}).await {
         Ok(diagnosis) => diagnosis,
-        Err(error) if error.code.exit() == Exit::NotRunning => {
+        Err(error) if error.code.exit() == Exit::NotRunning && context.is_local() => {
             talk(format_args!("{error}; only the host is examined"));
             answer_of(host_tool(context, "--doctor").arg("--db-prefix").arg(db_prefix))?
         }

@@ -14,7 +14,7 @@ use std::{
 
 use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
-use weave_api::{ErrorCode, Exit, ReadyRequest, ReadyResponse};
+use weave_api::{ErrorCode, Exit, ReadyRequest, ReadyResponse, tcp_address};
 
 use crate::{
     args::{Global, Launch, command},
@@ -38,7 +38,7 @@ pub(super) async fn launch(launch: Launch, global: Global) -> Result<(), Failure
     if plan.help {
         return help(&weaver);
     }
-    let context = Context::new(&plan.global)?;
+    let context = Context::new(&at_its_socket(&plan.global))?;
     refuse_second(&context).await?;
     if plan.password.is_some() {
         talk(
@@ -82,6 +82,12 @@ pub(super) fn beside_us() -> PathBuf {
     beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from("weaver"))
 }
 
+/// A router that we start is asked at its socket, wherever else it may listen.
+fn at_its_socket(global: &Global) -> Global {
+    let http_addr = global.http_addr.clone().filter(|address| tcp_address(address).is_none());
+    Global { http_addr, ..global.clone() }
+}
+
 async fn refuse_second(context: &Context) -> Result<(), Failure> {
     let stop = "stop it with `weave stop`, or choose another --run-dir";
     let socket = context.client.socket().display();
@@ -116,8 +122,12 @@ fn spawn(weaver: &Path, plan: &Plan, socket: &Path, log: &Log) -> io::Result<Chi
     // As a plain path, whatever form it was given in; an empty one means the run directory's.
     match plan.global.http_addr.as_deref() {
         Some("") | None => command.env_remove("WEAVE_HTTP_ADDR"),
+        Some(address) if tcp_address(address).is_some() => command.env("WEAVE_HTTP_ADDR", address),
         Some(_) => command.env("WEAVE_HTTP_ADDR", socket),
     };
+    if let Some(file) = &plan.global.http_token_file {
+        command.env("WEAVE_HTTP_TOKEN_FILE", file);
+    }
     command.stdin(Stdio::null()).stdout(log.handle()?).stderr(log.handle()?).spawn()
 }
 

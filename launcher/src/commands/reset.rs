@@ -15,6 +15,7 @@ use crate::{
 const LAST_BREATH: Duration = Duration::from_secs(60);
 
 pub(super) async fn reset(context: &Context, reset: &Reset) -> Result<(), Failure> {
+    context.need_local("weave reset")?;
     // While driver and router can still answer Docker's questions about it.
     docker::leave(context).await;
     let farewell = match context.client.router_pid().await {

@@ -14,6 +14,7 @@ use crate::{
 const AFTER_KILL: Duration = Duration::from_secs(5);
 
 pub(super) async fn stop(context: &Context, stop: &Stop) -> Result<(), Failure> {
+    context.need_local("weave stop")?;
     let pid = find(context).await?;
     end(context, pid, Duration::from_secs(stop.timeout), stop.force)
 }

@@ -336,24 +336,26 @@ impl Compiler {
         };
         let compiled = policies::compile(&entry.policy, acquire, &mut self.lists);
         for (id, term) in news {
-            self.find_peers(id, &term);
+            self.set_meaning(id, &term, true);
         }
         let old = self.policies.entry_mut(number).and_then(|entry| entry.compiled.replace(compiled));
         self.release(old.map(|old| old.held).unwrap_or_default());
         self.dirty_policies.insert(number);
     }
 
-    /// Finds whom a new term means.
-    fn find_peers(&mut self, id: TermId, term: &Term) {
+    /// Notes whom a term means, when somebody begins to use it; with `is_used` false, that nobody uses it any more.
+    fn set_meaning(&mut self, id: TermId, term: &Term, is_used: bool) {
         match term {
             Term::Pods(query) => {
                 for pod in self.pods.matching(query) {
-                    if let Some(entry) =
-                        self.pods.entry_mut(pod).filter(|e| !e.pod.own_addresses().is_empty())
-                    {
-                        entry.set_term(id, true);
-                        self.mark(pod);
-                    }
+                    // A pod without own addresses is nobody's peer; taking a term away that it lacks changes nothing.
+                    let Some(entry) =
+                        self.pods.entry_mut(pod).filter(|e| !is_used || !e.pod.own_addresses().is_empty())
+                    else {
+                        continue;
+                    };
+                    entry.set_term(id, is_used);
+                    self.mark(pod);
                 }
             }
             Term::Serving(name, protocol) => {
@@ -362,8 +364,13 @@ impl Compiler {
                 }
             }
             Term::Block(intervals) => {
-                if let Some(blocks) = self.blocks.get_mut(&intervals.family) {
-                    intervals.parts.iter().for_each(|(first, last)| blocks.partition.add(*first, *last, id));
+                let Some(blocks) = self.blocks.get_mut(&intervals.family) else { return };
+                for (first, last) in &intervals.parts {
+                    if is_used {
+                        blocks.partition.add(*first, *last, id);
+                    } else {
+                        blocks.partition.remove(*first, *last, id);
+                    }
                 }
             }
         }
@@ -372,29 +379,8 @@ impl Compiler {
     /// Gives up uses of terms, and forgets whom those meant that nobody uses any more.
     fn release(&mut self, held: Vec<TermId>) {
         for id in held {
-            let Some(term) = self.terms.release(id) else { continue };
-            match &*term {
-                Term::Pods(query) => {
-                    for pod in self.pods.matching(query) {
-                        if let Some(entry) = self.pods.entry_mut(pod) {
-                            entry.set_term(id, false);
-                        }
-                        self.mark(pod);
-                    }
-                }
-                Term::Serving(name, protocol) => {
-                    for pod in self.pods.with_port_name(name, *protocol) {
-                        self.mark(pod);
-                    }
-                }
-                Term::Block(intervals) => {
-                    if let Some(blocks) = self.blocks.get_mut(&intervals.family) {
-                        intervals
-                            .parts
-                            .iter()
-                            .for_each(|(first, last)| blocks.partition.remove(*first, *last, id));
-                    }
-                }
+            if let Some(term) = self.terms.release(id) {
+                self.set_meaning(id, &term, false);
             }
         }
     }

@@ -10,10 +10,14 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
 
 use crate::{
-    ApiError, Call, ErrorCode, Report,
+    Address, ApiError, Call, ErrorCode, Report,
     call::{QUICK, REPORT_PATH},
 };
 
@@ -24,44 +28,39 @@ const MAX_ANSWER: usize = 256 << 20;
 /// How much longer than the router we wait, so that its own account of a deadline arrives.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Name of the socket in the run directory.
-const SOCKET: &str = "weave.sock";
-
-/// Speaks to one router over its unix socket, one connection per request.
+/// Speaks to one router over its unix socket or, where it listens there, over TCP; one connection per request.
 ///
 /// Dropping the future of a call that waits closes the connection, and the router withdraws the request.
 #[derive(Debug, Clone)]
 pub struct Client {
-    socket: PathBuf,
-}
-
-/// Where the socket is: where `http_addr` says (a path, with or without `unix://`), else in the run directory.
-///
-/// # Errors
-/// When `http_addr` is no absolute path: a TCP address, for instance.
-pub fn socket_path(run_dir: &Path, http_addr: Option<&str>) -> Result<PathBuf, ApiError> {
-    let Some(given) = http_addr.filter(|address| !address.is_empty()) else {
-        return Ok(run_dir.join(SOCKET));
-    };
-    let path = Path::new(given.strip_prefix("unix://").unwrap_or(given));
-    if path.is_absolute() {
-        return Ok(path.to_owned());
-    }
-    let message = format!("WEAVE_HTTP_ADDR is `{given}`, which is not the absolute path of a unix socket");
-    Err(ApiError::new(ErrorCode::BadRequest, message)
-        .with_hint("the control API listens on a unix socket, such as /run/weave/weave.sock"))
+    address: Address,
 }
 
 impl Client {
     /// A client of the router that listens at `socket`. Nothing is opened yet.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into() }
+        Self::at(Address::Unix(socket.into()))
+    }
+
+    /// A client of the router that listens at `address`. Nothing is opened yet.
+    #[must_use]
+    pub fn at(address: Address) -> Self {
+        Self { address }
     }
 
     /// Where the router is expected to listen.
     #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Its unix socket; an empty path where it is asked over TCP.
+    #[must_use]
     pub fn socket(&self) -> &Path {
-        &self.socket
+        match &self.address {
+            Address::Unix(path) => path,
+            Address::Tcp { .. } => Path::new(""),
+        }
     }
 
     /// Sends a request and waits for the answer as long as the request says, and a little more.
@@ -83,21 +82,49 @@ impl Client {
         parse(&answer)
     }
 
-    /// The process at the other end of the socket; none when it lives in a process namespace that we cannot see.
+    /// The process at the other end of the socket; none when it lives in a process namespace that we cannot see, or on
+    /// another host.
     ///
     /// # Errors
     /// When nothing listens.
     pub async fn router_pid(&self) -> Result<Option<i32>, ApiError> {
-        let credentials = self.open().await?.peer_cred().map_err(|e| self.broken(&e))?;
+        let Stream::Unix(stream) = self.open().await? else { return Ok(None) };
+        let credentials = stream.peer_cred().map_err(|e| self.broken(&e))?;
         Ok(credentials.pid().filter(|pid| *pid > 0))
     }
 
-    async fn open(&self) -> Result<UnixStream, ApiError> {
-        match timeout(QUICK, UnixStream::connect(&self.socket)).await {
+    async fn open(&self) -> Result<Stream, ApiError> {
+        let open = async {
+            match &self.address {
+                Address::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
+                Address::Tcp { host, .. } => TcpStream::connect(host).await.map(Stream::Tcp),
+            }
+        };
+        match timeout(QUICK, open).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(self.refused(&error)),
             Err(_) => Err(self.silent(QUICK)),
         }
+    }
+
+    /// Sends one request and reads the whole answer.
+    async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, Bytes), ApiError> {
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.broken(&e))?;
+        let answer = async move {
+            let response = sender.send_request(request).await.map_err(|e| self.broken(&e))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+            Ok((status, body.map_err(|e| self.broken(e.as_ref()))?.to_bytes()))
+        };
+        // The sender goes with the answer, which ends the connection. Driven here rather than in a task of its own, so that
+        // dropping this future closes the connection.
+        let (answer, _closed) = tokio::join!(answer, connection);
+        answer
     }
 
     async fn exchange(
@@ -107,35 +134,34 @@ impl Client {
         body: Vec<u8>,
         patience: Duration,
     ) -> Result<Bytes, ApiError> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "weave")
+            .header(header::CONNECTION, "close")
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Address::Tcp { token, .. } = &self.address {
+            request = request.header(header::AUTHORIZATION, token.header());
+        }
+        let request = request.body(Full::new(Bytes::from(body))).map_err(ApiError::internal)?;
         let exchange = async {
-            let stream = self.open().await?;
-            let (mut sender, connection) =
-                http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.broken(&e))?;
-            let request = Request::builder()
-                .method(method)
-                .uri(path)
-                .header(header::HOST, "weave")
-                .header(header::CONNECTION, "close")
-                .header(header::CONTENT_TYPE, "application/json")
-                .body(Full::new(Bytes::from(body)))
-                .map_err(ApiError::internal)?;
-            let answer = async move {
-                let response = sender.send_request(request).await.map_err(|e| self.broken(&e))?;
-                let status = response.status();
-                let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-                Ok((status, body.map_err(|e| self.broken(e.as_ref()))?.to_bytes()))
-            };
-            // The sender goes with the answer, which ends the connection. Driven here rather than in a task of its own, so that dropping this future closes the connection.
-            let (answer, _closed) = tokio::join!(answer, connection);
-            answer
+            match self.open().await? {
+                Stream::Unix(stream) => self.converse(stream, request).await,
+                Stream::Tcp(stream) => self.converse(stream, request).await,
+            }
         };
         let (status, body) = timeout(patience, exchange).await.map_err(|_| self.silent(patience))??;
         if status.is_success() { Ok(body) } else { Err(refusal(status, &body)) }
     }
 
     fn refused(&self, error: &io::Error) -> ApiError {
-        let socket = self.socket.display();
+        let socket = &self.address;
         let kind = error.kind();
+        if matches!(socket, Address::Tcp { .. }) {
+            let message = format!("no weaver answers at {socket}: {error}");
+            let hint = "it listens there only when it was launched with --http-addr";
+            return ApiError::new(ErrorCode::NotRunning, message).with_hint(hint);
+        }
         let (code, message, hint) = if kind == io::ErrorKind::NotFound {
             let message = format!("no weaver is running here: {socket} does not exist");
             (ErrorCode::NotRunning, message, "start one with `weave launch`")
@@ -155,15 +181,21 @@ impl Client {
     }
 
     fn broken(&self, error: &(impl std::error::Error + ?Sized)) -> ApiError {
-        let message = format!("the router at {} broke off: {error}", self.socket.display());
+        let message = format!("the router at {} broke off: {error}", self.address);
         ApiError::new(ErrorCode::Unreachable, message).with_hint("its log says why")
     }
 
     fn silent(&self, patience: Duration) -> ApiError {
-        let (socket, seconds) = (self.socket.display(), patience.as_secs());
+        let (socket, seconds) = (&self.address, patience.as_secs());
         ApiError::new(ErrorCode::Unreachable, format!("the router at {socket} did not answer in {seconds} s"))
             .with_hint("it may be stopped or overloaded")
     }
+}
+
+/// An open connection.
+enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
 }
 
 fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
@@ -183,17 +215,6 @@ fn refusal(status: StatusCode, body: &[u8]) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_socket_is_in_the_run_directory_unless_the_environment_names_one() {
-        let run = Path::new("/run/weave");
-        assert_eq!(socket_path(run, None).unwrap(), Path::new("/run/weave/weave.sock"));
-        assert_eq!(socket_path(run, Some("")).unwrap(), Path::new("/run/weave/weave.sock"));
-        assert_eq!(socket_path(run, Some("unix:///tmp/w.sock")).unwrap(), Path::new("/tmp/w.sock"));
-        assert_eq!(socket_path(run, Some("/tmp/w.sock")).unwrap(), Path::new("/tmp/w.sock"));
-        let error = socket_path(run, Some("127.0.0.1:6784")).unwrap_err();
-        assert!(error.to_string().contains("not the absolute path"), "{error}");
-    }
 
     #[test]
     fn a_user_without_permission_is_told_how_to_get_it() {

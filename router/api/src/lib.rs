@@ -7,6 +7,7 @@
 //! A leaf: the router, the command line, and the container plugins share it and none of them knows another.
 #![forbid(unsafe_code)]
 
+mod address;
 mod call;
 mod client;
 mod container;
@@ -24,8 +25,9 @@ mod text;
 mod trace;
 pub mod views;
 
+pub use address::{Address, Token, socket_path, tcp_address};
 pub use call::{Call, DEFAULT_WAIT, MAX_WAIT, OPENAPI, OPENAPI_PATH, QUICK, REPORT_PATH};
-pub use client::{Client, socket_path};
+pub use client::Client;
 pub use container::ContainerRef;
 pub use doctor::{Diagnosis, DoctorRequest, Finding};
 pub use endpoint::{

@@ -194,6 +194,9 @@ pub struct ConnectionReport {
     /// Smoothed round-trip time, microseconds.
     #[serde(default)]
     pub rtt_us: Option<u64>,
+    /// How far the clock of its host is ahead of ours, milliseconds; negative when behind. Nothing depends on it.
+    #[serde(default)]
+    pub clock_skew_ms: Option<i64>,
     /// Seconds in this state.
     #[serde(default)]
     pub since_s: u64,

@@ -21,4 +21,4 @@ mod server;
 pub use command::{Command, Reply};
 pub use listen::{BindError, ListenConfig, Listener};
 pub use metrics::serve_metrics;
-pub use server::{MAX_CONNECTIONS, serve};
+pub use server::{MAX_CONNECTIONS, serve, serve_with_token};

@@ -28,7 +28,7 @@ pub struct ListenConfig {
     pub mode: u32,
     /// Permissions of the directory, if we make it.
     pub dir_mode: u32,
-    /// Numeric group that the socket is given to; ours when absent.
+    /// Numeric group that the socket is given to, and its directory where that is ours alone; ours when absent.
     pub group: Option<u32>,
 }
 
@@ -129,6 +129,7 @@ impl Listener {
         if let Some(group) = config.group {
             std::os::unix::fs::chown(fresh, None, Some(group))
                 .map_err(io_error("set the group of", socket))?;
+            open_directory(directory(socket)?, group)?;
         }
         std::fs::set_permissions(fresh, Permissions::from_mode(config.mode))
             .map_err(io_error("set the permissions of", socket))?;
@@ -159,6 +160,15 @@ fn directory(socket: &Path) -> Result<&Path, BindError> {
 
 fn make_directory(dir: &Path, mode: u32) -> Result<(), BindError> {
     DirBuilder::new().recursive(true).mode(mode).create(dir).map_err(io_error("make the directory", dir))
+}
+
+/// Lets the group reach the socket: a directory that is closed to others is given to the group, one that is open needs nothing.
+fn open_directory(dir: &Path, group: u32) -> Result<(), BindError> {
+    let found = std::fs::metadata(dir).map_err(io_error("look at", dir))?;
+    if found.mode() & 0o001 != 0 || found.gid() == group {
+        return Ok(());
+    }
+    std::os::unix::fs::chown(dir, None, Some(group)).map_err(io_error("set the group of", dir))
 }
 
 async fn lock(dir: &Path) -> Result<File, BindError> {

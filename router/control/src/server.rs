@@ -2,7 +2,13 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body};
+use axum::{
+    Router,
+    body::Body,
+    http::header,
+    middleware::{Next, from_fn},
+    response::IntoResponse as _,
+};
 use hyper::{Request, body::Incoming, server::conn::http1, service::Service, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -15,9 +21,14 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use weave_api::{ApiError, ErrorCode};
+use weave_api::{ApiError, ErrorCode, Token};
 
-use crate::{Command, Listener, engine::Engine, json, metrics, plain, refusal};
+use crate::{
+    Command, Listener,
+    engine::Engine,
+    json, metrics, plain,
+    refusal::{self, Refusal},
+};
 
 /// How many connections are open at once. More are turned away at once, in words. A busy Kubernetes node starts
 /// some 250 containers at a time; the common limit of 1,024 open files leaves the rest to the router.
@@ -81,12 +92,30 @@ pub(crate) async fn serve_tcp(listener: TcpListener, router: Router, most: usize
                 drop(connections.spawn(converse(stream, service.clone(), permit, stopped.clone())))
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a scrape");
+                tracing::warn!(%error, "cannot accept over TCP");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
         while connections.try_join_next().is_some() {}
     }
+}
+
+/// How many clients over TCP are served at once. Fewer than on the socket: who comes there has shown nothing yet.
+const MAX_TCP: usize = 64;
+
+/// Serves the whole API over TCP to who shows `token`, until its task is aborted.
+pub async fn serve_with_token(listener: TcpListener, token: Token, commands: mpsc::Sender<Command>) {
+    let guarded = router(Engine::new(commands)).layer(from_fn(move |request: Request<Body>, next: Next| {
+        let shown = request.headers().get(header::AUTHORIZATION);
+        let is_right = shown.is_some_and(|shown| token.is_shown_by(shown.as_bytes()));
+        async move { if is_right { next.run(request).await } else { Refusal(not_shown()).into_response() } }
+    }));
+    serve_tcp(listener, guarded, MAX_TCP).await;
+}
+
+fn not_shown() -> ApiError {
+    ApiError::new(ErrorCode::PermissionDenied, "this address of the API is for those who show its token")
+        .with_hint("send the header `Authorization: Bearer TOKEN`; `weave` does so with --http-token-file")
 }
 
 fn router(engine: Engine) -> Router {

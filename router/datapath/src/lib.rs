@@ -5,7 +5,8 @@
 //!   and a frame that goes nowhere has a typed [`DropReason`], so that every lost frame shows up in a counter with a name;
 //! * a [`Plan`] of what the kernel's tables shall hold, so that it forwards without us wherever it can.
 //!
-//! Which paths the kernel can serve is vouched for by [`Fastdp`], the state machine of heartbeats.
+//! Which paths the kernel can serve is vouched for by [`Fastdp`], the state machine of heartbeats. [`Querier`] asks this host's
+//! containers for the groups that they listen to.
 //!
 //! # Policy
 //! * A frame for a known MAC goes to the one router that holds it ([`Stations`]), over the route's next link: through the
@@ -19,6 +20,7 @@
 mod forwarding;
 mod heartbeat;
 mod plan;
+mod querier;
 mod reason;
 mod rekey;
 mod stations;
@@ -31,6 +33,7 @@ pub use heartbeat::{
     LinkHealth, LinkPath, heartbeat_mac,
 };
 pub use plan::{Family, MAX_RELAYS, Neighbour, Path, Plan, Port, Tunnel, World, plan};
+pub use querier::Querier;
 pub use reason::DropReason;
 pub use rekey::{KeyUse, Rekey, RekeyConfig};
 pub use stations::{Station, Stations};

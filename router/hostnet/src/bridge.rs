@@ -59,8 +59,8 @@ impl Host {
             InfoBridge::StpState(BridgeStpState::Disabled),
             InfoBridge::ForwardDelay(0),
             InfoBridge::MulticastSnooping(spec.multicast_snooping),
-            // Where nobody asks for listeners, groups are flooded to every container.
-            InfoBridge::MulticastQuerier(spec.multicast_snooping),
+            // The kernel would ask for listeners through every port, on other hosts too; the router asks, and only here.
+            InfoBridge::MulticastQuerier(false),
         ];
         if is_new {
             // Without a default VLAN each forwarding entry exists once; with one, the kernel adds it per VLAN as well.

@@ -21,7 +21,8 @@ pub struct BridgeSpec {
     pub mac: Option<Mac>,
     /// Bytes of the largest IP packet, 68 to 65535. Pinned: ports with a smaller MTU do not lower it.
     pub mtu: u32,
-    /// Forward a multicast group only to ports that joined it, and ask who has (IGMP, MLD). Off: to all ports.
+    /// Forward a multicast group only to ports that joined it, as long as somebody asks who has (IGMP, MLD). Off: to
+    /// all ports.
     pub multicast_snooping: bool,
 }
 

@@ -151,9 +151,7 @@ impl Session {
     pub fn check(&self, family: Family, cipher: Cipher) -> Result<(), HostError> {
         let (from, to) = match family {
             Family::V4 => (IpAddr::from([127, 69, 83, 1]), IpAddr::from([127, 69, 83, 80])),
-            Family::V6 => {
-                (IpAddr::from([0_u8; 16]), "100::4553:50".parse().unwrap_or(IpAddr::from([0_u8; 16])))
-            }
+            Family::V6 => (IpAddr::from([0_u8; 16]), IpAddr::from([0x100, 0, 0, 0, 0, 0, 0x4553, 0x50_u16])),
         };
         let spec = StateSpec { id: StateId { to, spi: SPI_FIRST }, from, cipher };
         // One that an interrupted check left.

@@ -2,15 +2,21 @@
 
 use weave_api::{ConnectionReport, ConnectionState, Diagnosis, Overlay, Report, Retry, Severity};
 
+use crate::config::MIN_MTU;
+
 /// A link that is younger than this many seconds is still being tried out.
 const YOUNG_S: u64 = 5;
 /// A path that carries so many bytes less than the best is why all containers have a small MTU.
 const MUCH_SMALLER: u16 = 100;
+/// Clocks that differ by more than this many milliseconds are worth a word; those that follow a time server differ by less
+/// than a tenth of a second.
+const SKEWED_MS: u64 = 5_000;
 /// Reasons for the tunnel that somebody chose: nothing is wrong with them.
 const BY_CHOICE: [&str; 3] = ["--no-fastdp", "not encrypted", "does not offer"];
 
 pub(super) fn examine(report: &Report, diagnosis: &mut Diagnosis) {
-    for id in ["link.failed", "link.pending", "fastdp.path", "mtu.path", "mtu.fixed", "router"] {
+    for id in ["link.failed", "link.pending", "fastdp.path", "mtu.path", "mtu.fixed", "clock.skew", "router"]
+    {
         diagnosis.check(id);
     }
     for problem in &report.problems {
@@ -28,6 +34,7 @@ pub(super) fn examine(report: &Report, diagnosis: &mut Diagnosis) {
         }
     }
     sizes(report, diagnosis);
+    clocks(report, diagnosis);
 }
 
 /// `192.0.2.12:6783 (node-b)`.
@@ -92,7 +99,11 @@ fn sizes(report: &Report, diagnosis: &mut Diagnosis) {
                 "the path to {} carries packets of {carried} bytes and containers may send {mtu}: {so}",
                 whom(link)
             );
-            let remedy = format!("launch with --mtu {carried}, or without --mtu: then it follows the paths");
+            let remedy = if carried < MIN_MTU {
+                "give the underlay between the hosts a larger MTU: containers cannot be held to less than IPv6 needs".to_owned()
+            } else {
+                format!("launch with --mtu {carried}, or without --mtu: then it follows the paths")
+            };
             diagnosis.find("mtu.fixed", severity, what, remedy);
         } else if carried.saturating_add(MUCH_SMALLER) <= best {
             let what = format!(
@@ -102,6 +113,37 @@ fn sizes(report: &Report, diagnosis: &mut Diagnosis) {
             let remedy = "give all underlay networks the same MTU; see `weave status connections`";
             diagnosis.find("mtu.path", Severity::Warning, what, remedy);
         }
+    }
+}
+
+/// Where most others agree that ours is wrong, it is named and not they.
+fn clocks(report: &Report, diagnosis: &mut Diagnosis) {
+    let links = &report.router.connections;
+    let known: Vec<(&ConnectionReport, i64)> =
+        links.iter().filter_map(|link| Some((link, link.clock_skew_ms?))).collect();
+    let wrong: Vec<_> = known.iter().filter(|(_, ahead)| ahead.unsigned_abs() > SKEWED_MS).collect();
+    let remedy = "let all hosts follow a time server (systemd-timesyncd, chrony): the network does not need it, \
+                  but logs cannot be compared, and certificates may seem expired";
+    let is_ours = |ahead: &dyn Fn(i64) -> bool| {
+        wrong.len() > 1 && wrong.len() * 2 > known.len() && wrong.iter().all(|(_, ms)| ahead(*ms))
+    };
+    let ours = if is_ours(&|ms| ms > 0) {
+        Some("behind")
+    } else if is_ours(&|ms| ms < 0) {
+        Some("ahead of")
+    } else {
+        None
+    };
+    if let (Some(way), Some(least)) = (ours, wrong.iter().map(|(_, ms)| ms.unsigned_abs()).min()) {
+        let (seconds, many, all) = (least / 1000, wrong.len(), known.len());
+        let what =
+            format!("this host's clock is {seconds} s or more {way} those of {many} out of {all} neighbours");
+        return diagnosis.find("clock.skew", Severity::Warning, what, remedy);
+    }
+    for (link, ahead) in wrong {
+        let (seconds, way) = (ahead.unsigned_abs() / 1000, if *ahead > 0 { "ahead of" } else { "behind" });
+        let what = format!("the clock of {} is {seconds} s {way} this host's", whom(link));
+        diagnosis.find("clock.skew", Severity::Warning, what, remedy);
     }
 }
 
@@ -124,6 +166,7 @@ mod tests {
             nickname: Some(name.to_owned()),
             mtu: Some(1450),
             rtt_us: None,
+            clock_skew_ms: None,
             since_s: 60,
             info: None,
             retry: None,
@@ -132,6 +175,10 @@ mod tests {
 
     /// The ids that are found for these links on a router whose containers have this MTU.
     fn found(links: Vec<ConnectionReport>, mtu: u16) -> Vec<String> {
+        diagnose(links, mtu).findings.into_iter().map(|finding| finding.id).collect()
+    }
+
+    fn diagnose(links: Vec<ConnectionReport>, mtu: u16) -> Diagnosis {
         let router = RouterReport {
             name: PeerName([2, 0, 0, 0, 0, 1]),
             nickname: String::new(),
@@ -162,7 +209,37 @@ mod tests {
         };
         let mut diagnosis = Diagnosis::default();
         examine(&report, &mut diagnosis);
-        diagnosis.findings.into_iter().map(|finding| finding.id).collect()
+        diagnosis
+    }
+
+    #[test]
+    fn a_clock_that_differs_is_named_and_ours_where_most_others_agree() {
+        let told = |skews: &[i64]| {
+            let link = |(n, ms): (usize, &i64)| ConnectionReport {
+                clock_skew_ms: Some(*ms),
+                ..link(&"x".repeat(n + 1))
+            };
+            let links = skews.iter().enumerate().map(link).collect();
+            let findings = diagnose(links, 1450).findings;
+            findings.into_iter().map(|finding| finding.what).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&[0, -4_900, 5_000]), [""; 0]);
+        assert_eq!(
+            told(&[0, 3_600_500, -7_000]),
+            [
+                "the clock of 192.0.2.1:2 (xx) is 3600 s ahead of this host's",
+                "the clock of 192.0.2.1:3 (xxx) is 7 s behind this host's"
+            ]
+        );
+        assert_eq!(told(&[-90_000]), ["the clock of 192.0.2.1:1 (x) is 90 s behind this host's"]);
+        assert_eq!(
+            told(&[70_000, 65_000, 0]),
+            ["this host's clock is 65 s or more behind those of 2 out of 3 neighbours"]
+        );
+        assert_eq!(
+            told(&[i64::MIN, -65_000]),
+            ["this host's clock is 65 s or more ahead of those of 2 out of 2 neighbours"]
+        );
     }
 
     #[test]

@@ -21,7 +21,10 @@ use super::Engine;
 use crate::{
     clock,
     fastdp::{Candidate, Protection, Vouch},
-    quic::link::{Farewell, LinkEvent, OUTBOX, OpenedLink},
+    quic::{
+        link::{Farewell, LinkEvent, OUTBOX, OpenedLink},
+        skew::Skew,
+    },
 };
 
 /// A link that the mesh may use.
@@ -32,6 +35,7 @@ pub(super) struct LiveLink {
     farewell: Farewell,
     /// Whether the mesh was told to hold back.
     is_blocked: Arc<AtomicBool>,
+    skew: Skew,
     /// What the data plane needs once the mesh has adopted the link.
     data: Option<DataPlane>,
     /// Finds out whether the kernel's path is broken or the other router is gone.
@@ -72,6 +76,7 @@ impl Engine {
                 if !self.links.contains_key(&link) {
                     return;
                 }
+                self.counters.gossip("received", &bytes);
                 if let Err(error) = self.node.handle_message(link, &bytes, now) {
                     tracing::warn!(%link, %error, "closing a link");
                     self.cut(link, &error.to_string());
@@ -109,6 +114,7 @@ impl Engine {
             outbox,
             farewell,
             is_blocked,
+            skew,
         } = opened;
         let hello = &established.remote;
         let info = LinkInfo {
@@ -136,14 +142,21 @@ impl Engine {
         let fastdp = self.candidate(link, remote.ip(), &established);
         let data = Some(DataPlane { sleeve: data, fastdp });
         let peer = info.peer;
-        self.links
-            .insert(link, LiveLink { connection, peer, outbox, farewell, is_blocked, data, suspicion: None });
+        self.links.insert(
+            link,
+            LiveLink { connection, peer, outbox, farewell, is_blocked, skew, data, suspicion: None },
+        );
         self.node.handle_link_opened(link, info, clock::now());
     }
 
     /// Who is at the other end of a link.
     pub(crate) fn peer_of(&self, link: LinkId) -> Option<PeerName> {
         self.links.get(&link).map(|live| live.peer)
+    }
+
+    /// How many milliseconds the clock of a neighbour is ahead of ours, if it has told.
+    pub(crate) fn skew_of(&self, peer: PeerName) -> Option<i64> {
+        self.links.values().filter(|live| live.peer == peer).find_map(|live| live.skew.ahead_ms())
     }
 
     /// The mesh keeps the link: let it carry data.
@@ -252,6 +265,7 @@ impl Engine {
 
     pub(super) fn transmit(&mut self, link: LinkId, bytes: Bytes) {
         let Some(live) = self.links.get(&link) else { return };
+        self.counters.gossip("sent", &bytes);
         if live.outbox.try_send(bytes).is_err() {
             if live.connection.close_reason().is_none() {
                 self.cut(link, "the link does not keep up");

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,7 @@ use weave_datapath::{
 use weave_hostnet::{Tunnel, packet::PacketSocket};
 use weave_model::{LinkId, Mac, PeerName};
 
-use super::{Candidate, Order, Protection, devices::Devices};
+use super::{Beats, Candidate, Order, Protection, devices::Devices};
 use crate::clock;
 
 /// How often it is looked whether containers use the kernel's path, and whether the underlay's MTU changed.
@@ -58,6 +58,7 @@ pub(super) struct Pulse {
     events: mpsc::UnboundedSender<Vouch>,
     links: BTreeMap<LinkId, Candidature>,
     sockets: BTreeMap<Family, PacketSocket>,
+    beats: Arc<Beats>,
     packets: u64,
     looks: u32,
     started: Instant,
@@ -69,6 +70,7 @@ impl Pulse {
         local: PeerName,
         orders: mpsc::Receiver<Order>,
         events: mpsc::UnboundedSender<Vouch>,
+        beats: Arc<Beats>,
     ) -> Self {
         Self {
             devices,
@@ -77,6 +79,7 @@ impl Pulse {
             events,
             links: BTreeMap::new(),
             sockets: BTreeMap::new(),
+            beats,
             packets: 0,
             looks: 0,
             started: clock::now(),
@@ -184,7 +187,10 @@ impl Pulse {
 
     fn hear(&mut self, frame: io::Result<&[u8]>) {
         match frame {
-            Ok(frame) => self.core.handle_frame(frame, clock::now()),
+            Ok(frame) => {
+                self.beats.heard.fetch_add(1, Ordering::Relaxed);
+                self.core.handle_frame(frame, clock::now());
+            }
             // The device went away or down; heartbeats stop, the links fall back, and the next look makes it anew.
             Err(error) => {
                 tracing::debug!(%error, "the heartbeat device is gone");
@@ -252,6 +258,7 @@ impl Pulse {
         while let Some(heartbeat) = self.core.poll_transmit() {
             let Some(Candidature { remote, .. }) = self.links.get(&heartbeat.link) else { continue };
             if let Some(socket) = self.sockets.get(&Family::of(*remote)) {
+                self.beats.sent.fetch_add(1, Ordering::Relaxed);
                 // One that cannot be sent is one that is lost.
                 let _sent = socket.try_send(&heartbeat.frame);
             }

@@ -19,7 +19,12 @@ use weave_link::{Credentials, Established, Fault, GuessLimiter, Handshake, Local
 use weave_mesh::{DialFailure, DialId, Retry, Target};
 use weave_model::LinkId;
 
-use super::{frame, socket::unmapped, tls};
+use super::{
+    frame,
+    skew::{self, Skew},
+    socket::unmapped,
+    tls,
+};
 use crate::clock;
 
 /// A connection that has not become a link after this long is closed.
@@ -68,6 +73,8 @@ pub(crate) struct OpenedLink {
     pub(crate) farewell: Farewell,
     /// Set by who fills the outbox when it is nearly full; cleared when it has been emptied.
     pub(crate) is_blocked: Arc<AtomicBool>,
+    /// What the other end's clock shows, once it has told.
+    pub(crate) skew: Skew,
 }
 
 /// The reason for which a link is closed, as both ends will see it.
@@ -288,6 +295,7 @@ impl Linker {
         let (outbox, waiting) = mpsc::channel(OUTBOX);
         let farewell = Farewell::default();
         let is_blocked = Arc::new(AtomicBool::new(false));
+        let skew = Skew::default();
         let opened = OpenedLink {
             link,
             dial,
@@ -298,6 +306,7 @@ impl Linker {
             outbox,
             farewell: farewell.clone(),
             is_blocked: Arc::clone(&is_blocked),
+            skew: skew.clone(),
         };
         if self.events.send(LinkEvent::Opened(Box::new(opened))).await.is_err() {
             return;
@@ -310,8 +319,10 @@ impl Linker {
             is_blocked,
         };
         let writing = tokio::spawn(writer.run(send, waiting));
+        let comparing = tokio::spawn(skew::exchange(connection.clone(), skew));
         let reason = self.read_all(link, &connection, receive, received).await;
         writing.abort();
+        comparing.abort();
         let _ = self.events.send(LinkEvent::Closed { link, reason }).await;
     }
 

@@ -64,14 +64,18 @@ impl Tls {
     }
 }
 
-/// One stream, no datagrams, no MTU search: messages are small and idle links should cost nothing. Only the dialler
-/// keeps the link alive; its pings and their acknowledgements serve both ends.
+/// Bytes of datagrams that may wait to be read; all of ours are of nine bytes ([`super::skew`]).
+const DATAGRAMS: usize = 256;
+
+/// One stream, hardly any datagrams, no MTU search: messages are small and idle links should cost nothing. Only the
+/// dialler keeps the link alive; its pings and their acknowledgements serve both ends.
 fn transport(keep_alive: Option<Duration>) -> quinn::TransportConfig {
     let mut config = quinn::TransportConfig::default();
     config
         .max_concurrent_bidi_streams(1u32.into())
         .max_concurrent_uni_streams(0u32.into())
-        .datagram_receive_buffer_size(None)
+        .datagram_receive_buffer_size(Some(DATAGRAMS))
+        .datagram_send_buffer_size(DATAGRAMS)
         .mtu_discovery_config(None)
         .keep_alive_interval(keep_alive)
         .max_idle_timeout(Some(quinn::VarInt::from_u32(MAX_IDLE.as_millis() as u32).into()))

@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Watch(LinkId),
     /// To the owner: the kernel refused a datagram of this size.
     TooBig(LinkId, usize),
+    /// A frame for the bridge, as it came from nobody.
+    Deliver(Vec<u8>),
     Stop,
 }
 

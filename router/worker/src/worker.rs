@@ -148,6 +148,7 @@ impl Worker {
                 }
                 Command::Watch(link) => plane.begin_watch(link),
                 Command::TooBig(link, size) => plane.handle_too_big_elsewhere(link, size),
+                Command::Deliver(frame) => plane.deliver_plain(&frame),
                 Command::Stop => return true,
             }
         }

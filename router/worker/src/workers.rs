@@ -103,6 +103,12 @@ impl Workers {
         }
     }
 
+    /// Gives a frame of the router's own to the bridge, which delivers it to the containers of this host: nothing goes
+    /// on to other hosts from the workers' port.
+    pub fn deliver(&self, frame: Vec<u8>) {
+        self.shared.mailboxes[0].post(Command::Deliver(frame));
+    }
+
     /// What was counted so far.
     #[must_use]
     pub fn counters(&self) -> Counters {

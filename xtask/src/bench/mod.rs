@@ -5,6 +5,7 @@
 
 mod baseline;
 mod calibrate;
+mod dns;
 mod fastdp;
 mod ipam;
 mod join;
@@ -69,6 +70,8 @@ enum Area {
     Mesh,
     /// Address allocation
     Ipam,
+    /// The name server
+    Dns,
     /// Network policies
     Policy,
 }
@@ -102,6 +105,7 @@ impl Bench {
                 Area::Sleeve => sleeve::run(self, programs)?,
                 Area::Mesh => mesh::run(self, programs)?,
                 Area::Ipam => ipam::run(self, programs)?,
+                Area::Dns => dns::run(self, programs)?,
                 Area::Policy => policy::run(self)?,
             };
             for mut row in rows {

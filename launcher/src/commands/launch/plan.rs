@@ -28,6 +28,26 @@ Of the flags of launch itself:
       --password <P>       Handed to the router through WEAVE_PASSWORD; better set that, or use --password-file
 ";
 
+/// Flags of Weave Net's launch that are gone, and what to do instead.
+const GONE: [(&str, &str); 9] = [
+    ("--no-restart", "weaver is not restarted unless systemd is told to do so"),
+    ("--plugin", "Docker's engine is served where there is one; --no-plugin turns that off"),
+    ("--proxy", "Docker's clients get a socket where there is an engine; --no-proxy turns that off"),
+    ("--token", "nothing is reported to anybody"),
+    ("--awsvpc", "there is no tracker of address ranges; use the overlay"),
+    (
+        "--status-addr",
+        "status is asked at the control socket, or with --http-addr and a token; metrics at --metrics-addr",
+    ),
+    ("--no-rewrite-hosts", "the proxy rewrites no /etc/hosts; `weave attach --rewrite-hosts` does"),
+    ("--no-detect-tls", "nothing is read from Docker's command line"),
+    ("--rewrite-inspect", "Docker knows the network's addresses itself"),
+];
+
+fn gone(flag: &str) -> Option<&'static str> {
+    GONE.iter().find(|(name, _)| *name == flag).map(|(_, instead)| *instead)
+}
+
 /// How long a start may take by default. Opening a large store after a crash takes the longest.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -78,6 +98,14 @@ impl Plan {
                 Some("--run-dir") => {
                     plan.global.run_dir = PathBuf::from(value(&mut words, inline, "--run-dir")?);
                 }
+                Some("--http-addr") => {
+                    let address = value(&mut words, inline, "--http-addr")?;
+                    plan.global.http_addr = Some(address.to_string_lossy().into_owned());
+                }
+                Some("--http-token-file") => {
+                    let file = value(&mut words, inline, "--http-token-file")?;
+                    plan.global.http_token_file = Some(PathBuf::from(file));
+                }
                 Some("--timeout") => plan.take_timeout(&value(&mut words, inline, "--timeout")?)?,
                 Some("--no-plugin") => plan.docker.is_wanted = false,
                 Some("--no-proxy") => plan.docker.is_proxy_wanted = false,
@@ -95,10 +123,9 @@ impl Plan {
                     plan.arguments.extend(["--weave-bridge".into(), bridge]);
                 }
                 Some("--output" | "-o") => plan.take_output(&value(&mut words, inline, "--output")?)?,
-                Some("--no-restart") => {
-                    return Err(Failure::usage(
-                        "--no-restart was removed: weaver is not restarted unless systemd is told to do so",
-                    ));
+                Some(flag) if gone(flag).is_some() => {
+                    let instead = gone(flag).unwrap_or_default();
+                    return Err(Failure::usage(format!("{flag} was removed: {instead}")));
                 }
                 _ => plan.arguments.push(word),
             }
@@ -166,6 +193,7 @@ mod tests {
         let global = Global {
             run_dir: "/run/weave".into(),
             http_addr: None,
+            http_token_file: None,
             docker_socket: "/run/docker.sock".into(),
             output: Output::Text,
         };
@@ -201,6 +229,8 @@ mod tests {
             "--timeout soon",
             "-o xml",
             "--no-restart",
+            "--plugin=false host2",
+            "--token abc",
         ] {
             assert_eq!(plan(line).unwrap_err().exit, weave_api::Exit::Usage, "{line}");
         }

@@ -6,7 +6,7 @@ use super::{
     attribute::Attributes,
     expression::value,
     program::{ChainSpec, Field, Item, Program, Rule, SetChange, SetSpec, Value},
-    ruleset::{Message, Operation},
+    ruleset::{self, Base, Message, Operation},
     survey::INET,
 };
 
@@ -149,20 +149,9 @@ fn new_set(program: &Program, set: &SetSpec, id: u32) -> Message {
 }
 
 fn new_chain(program: &Program, chain: &ChainSpec) -> Message {
-    const NAME: u16 = 3;
-    const HOOK: u16 = 4;
-    const POLICY: u16 = 5;
-    const TYPE: u16 = 7;
-    const HOOK_NUMBER: u16 = 1;
-    const HOOK_PRIORITY: u16 = 2;
-    const ACCEPT: u32 = 1;
-    const FILTER_PRIORITY: u32 = 0;
-    let mut attributes = Attributes::default().text(TABLE, &program.table).text(NAME, &chain.name);
-    if let Some(hook) = chain.hook {
-        let place =
-            Attributes::default().number(HOOK_NUMBER, hook as u32).number(HOOK_PRIORITY, FILTER_PRIORITY);
-        attributes = attributes.nested(HOOK, &place).number(POLICY, ACCEPT).text(TYPE, "filter");
-    }
+    const FILTER_PRIORITY: i32 = 0;
+    let base = chain.hook.map(|hook| Base { kind: "filter", hook: hook as u32, priority: FILTER_PRIORITY });
+    let attributes = ruleset::chain(&program.table, &chain.name, base);
     message(Operation::NewChain, attributes, format!("adding chain {}", chain.name))
 }
 

@@ -169,6 +169,22 @@ fn message(operation: Operation, attributes: Attributes, doing: String) -> Messa
 }
 
 fn base_chain(name: &str, kind: &str, hook: u32, priority: i32) -> Message {
+    let attributes = chain(TABLE, name, Some(Base { kind, hook, priority }));
+    let doing = format!("adding chain {name} to table {TABLE}");
+    Message { needs_nat: kind == "nat", ..message(Operation::NewChain, attributes, doing) }
+}
+
+/// What makes a chain one that packets meet by themselves.
+pub(super) struct Base<'a> {
+    pub(super) kind: &'a str,
+    /// `NF_INET_*`.
+    pub(super) hook: u32,
+    /// Low ones first.
+    pub(super) priority: i32,
+}
+
+/// The description of a chain, which lets pass what no rule of it judges.
+pub(super) fn chain(table: &str, name: &str, base: Option<Base<'_>>) -> Attributes {
     const TABLE_NAME: u16 = 1;
     const NAME: u16 = 3;
     const HOOK: u16 = 4;
@@ -177,15 +193,12 @@ fn base_chain(name: &str, kind: &str, hook: u32, priority: i32) -> Message {
     const HOOK_NUMBER: u16 = 1;
     const HOOK_PRIORITY: u16 = 2;
     const ACCEPT: u32 = 1;
-    let place = Attributes::default().number(HOOK_NUMBER, hook).bytes(HOOK_PRIORITY, &priority.to_be_bytes());
-    let attributes = Attributes::default()
-        .text(TABLE_NAME, TABLE)
-        .text(NAME, name)
-        .nested(HOOK, &place)
-        .number(POLICY, ACCEPT)
-        .text(TYPE, kind);
-    let doing = format!("adding chain {name} to table {TABLE}");
-    Message { needs_nat: kind == "nat", ..message(Operation::NewChain, attributes, doing) }
+    let attributes = Attributes::default().text(TABLE_NAME, table).text(NAME, name);
+    let Some(base) = base else { return attributes };
+    let place = Attributes::default()
+        .number(HOOK_NUMBER, base.hook)
+        .bytes(HOOK_PRIORITY, &base.priority.to_be_bytes());
+    attributes.nested(HOOK, &place).number(POLICY, ACCEPT).text(TYPE, base.kind)
 }
 
 fn rule(chain: &str, expressions: &Expressions, needs_nat: bool) -> Message {

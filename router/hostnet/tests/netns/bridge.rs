@@ -37,7 +37,7 @@ fn an_adopted_bridge_gets_our_settings_and_keeps_its_ports() {
     run("bridge::an_adopted_bridge_gets_our_settings_and_keeps_its_ports", || async {
         let host = Host::open().await.unwrap();
         shell(
-            "ip link add name weave type bridge mcast_snooping 0; ip link add p0 type veth peer name p1; ip link set p0 master weave",
+            "ip link add name weave type bridge mcast_snooping 0 mcast_querier 1; ip link add p0 type veth peer name p1; ip link set p0 master weave",
         );
         let mac = "02:11:22:33:44:55".parse().unwrap();
         let spec = BridgeSpec { mac: Some(mac), mtu: 1300, ..BridgeSpec::default() };
@@ -47,6 +47,7 @@ fn an_adopted_bridge_gets_our_settings_and_keeps_its_ports() {
             assert_eq!(shown[0]["address"], "02:11:22:33:44:55");
             assert_eq!(shown[0]["mtu"], 1300);
             assert_eq!(shown[0]["linkinfo"]["info_data"]["mcast_snooping"], 1);
+            assert_eq!(shown[0]["linkinfo"]["info_data"]["mcast_querier"], 0);
             assert_eq!(ip("link show p0")[0]["master"], "weave");
         }
         shell("ip link del p0; ip link del weave");
