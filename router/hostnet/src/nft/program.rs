@@ -104,6 +104,8 @@ pub enum Hook {
     Input = 1,
     /// On their way through this host; frames through a bridge too, with `br_netfilter`.
     Forward = 2,
+    /// On their way from this host's programs and tunnels, routed already.
+    Output = 3,
 }
 
 /// Elements of one set that go and come.
