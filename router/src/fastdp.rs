@@ -37,6 +37,10 @@ pub(crate) use self::{
     shield::{Protection, can_encrypt},
 };
 
+/// Why the kernel does not carry a link that has to be encrypted.
+pub(crate) const CANNOT_ENCRYPT: &str =
+    "fastdp is not encrypted here: this kernel lacks ESP (`weave doctor` says what is missing)";
+
 /// UDP port of VXLAN, as Weave Net has always used.
 const PORT: u16 = 6784;
 /// Orders that may wait for the pulse; links come and go far more slowly.
@@ -112,7 +116,10 @@ impl Fastdp {
             shield::remove()?;
         }
         let shield = Shield::new(is_shielded)?;
-        let guard = Guard::new(is_private);
+        let guard = Guard::new(is_private, is_shielded);
+        if is_shielded {
+            guard.close()?;
+        }
         let devices = Arc::new(Devices::new(host.clone(), bridge, guard, shield, bridge_mtu, local));
         let adoption = Adoption::look(&devices).await?;
         let (orders, orders_receiver) = mpsc::channel(ORDERS);

@@ -105,7 +105,7 @@ impl Keeper {
             let remotes = wanted.tunnels.values().chain(relayed).map(|tunnel| tunnel.remote);
             let remotes: BTreeSet<_> = remotes.chain(wanted.flood.iter().copied()).collect();
             self.devices.shield.plan(remotes.clone())?;
-            self.devices.guard.admit_planned(remotes)?;
+            self.devices.guard.admit_planned(remotes, self.devices.shield.clear())?;
         }
         for (hops, table) in (1..).zip(&wanted.relay) {
             self.relay(hops, table).await?;

@@ -23,7 +23,7 @@ use weave_hostnet::{
 use weave_link::DataKeys;
 use weave_model::LinkId;
 
-use super::PORT;
+use super::{PORT, guard};
 use crate::clock;
 
 const CIPHERS: [Cipher; 2] = [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305];
@@ -39,7 +39,8 @@ pub(crate) enum Protection {
 /// Whether this kernel can encrypt; if not, why.
 pub(crate) fn can_encrypt() -> Result<(), HostError> {
     let session = Session::open(PORT)?;
-    CIPHERS.into_iter().try_for_each(|cipher| session.check(Family::V4, cipher))
+    CIPHERS.into_iter().try_for_each(|cipher| session.check(Family::V4, cipher))?;
+    guard::check()
 }
 
 /// Takes all keys and policies away.
@@ -101,6 +102,14 @@ impl Shield {
             return Ok(());
         }
         self.lock().apply()
+    }
+
+    /// With whom we speak in the clear, by consent.
+    pub(super) fn clear(&self) -> BTreeSet<IpAddr> {
+        let state = self.lock();
+        let of = |is_clear| state.links.values().filter(move |link| link.esp.is_none() == is_clear);
+        let encrypted: BTreeSet<IpAddr> = of(false).map(|link| link.remote).collect();
+        of(true).map(|link| link.remote).filter(|remote| !encrypted.contains(remote)).collect()
     }
 
     /// Lets a link's frames through, protected in this way.
