@@ -268,10 +268,10 @@ async fn serve(
         subject: Subject::new(config),
         logging: around.logging.clone(),
     }));
-    let (stop_engine, engine_stopped) = tokio::sync::oneshot::channel::<()>();
+    let (stop_engine, engine_stopped) = tokio::sync::oneshot::channel();
     let running = tokio::spawn(engine.run(sources, async move {
-        // A dropped sender means the same.
-        let _ = engine_stopped.await;
+        // A dropped sender is one that failed.
+        engine_stopped.await.unwrap_or(Ending::Stop)
     }));
     tokio::spawn(Arc::clone(&linker).accept_all());
     ops.restore().await?;
@@ -310,7 +310,7 @@ async fn serve(
         task.abort();
     }
     let _ = stop_control.send(());
-    let _ = stop_engine.send(());
+    let _ = stop_engine.send(*result.as_ref().unwrap_or(&Ending::Stop));
     let _ = controlling.await;
     if !running.is_finished() {
         running.await.context("the engine panicked")??;
@@ -361,7 +361,7 @@ fn no_fastdp(config: &Config, can_encrypt: bool) -> Option<&'static str> {
     if !config.fastdp {
         Some("--no-fastdp was given")
     } else if !config.passwords.is_empty() && config.trusted_subnets.is_empty() && !can_encrypt {
-        Some("fastdp is not encrypted, and this link has to be")
+        Some(fastdp::CANNOT_ENCRYPT)
     } else {
         None
     }

@@ -28,6 +28,7 @@ use weave_worker::{WorkerEvent, Workers};
 pub(crate) use self::counters::{ByWords, Counters, WAIT_BUCKETS};
 use self::links::LiveLink;
 use crate::{
+    app::Ending,
     clock,
     fastdp::{Fastdp, Vouch},
     mark::MarkFile,
@@ -166,15 +167,15 @@ impl Engine {
     pub(crate) async fn run(
         mut self,
         mut sources: Sources,
-        stop: impl Future<Output = ()>,
+        stop: impl Future<Output = Ending>,
     ) -> anyhow::Result<()> {
         tokio::pin!(stop);
         self.carry_out()?;
-        loop {
+        let ending = loop {
             let deadline = self.node.poll_timeout();
             tokio::select! {
                 biased;
-                () = &mut stop => break,
+                ending = &mut stop => break ending,
                 () = sleep_until(deadline.map(|(at, _)| at)) => self.node.handle_timeout(clock::now()),
                 Some(event) = sources.workers.recv() => self.on_worker(event),
                 Some(vouch) = sources.fastdp.recv() => self.on_vouch(vouch),
@@ -187,8 +188,8 @@ impl Engine {
                 }
             }
             self.carry_out()?;
-        }
-        self.close_all();
+        };
+        self.close_all(ending);
         Ok(())
     }
 

@@ -19,10 +19,11 @@ use weave_sleeve::{LinkKeys, LinkParams, Suite};
 
 use super::Engine;
 use crate::{
+    app::Ending,
     clock,
-    fastdp::{Candidate, Protection, Vouch},
+    fastdp::{CANNOT_ENCRYPT, Candidate, Protection, Vouch},
     quic::{
-        link::{Farewell, LinkEvent, OUTBOX, OpenedLink},
+        link::{Farewell, GONE_FOR_GOOD, LinkEvent, OUTBOX, OpenedLink},
         skew::Skew,
     },
 };
@@ -87,7 +88,15 @@ impl Engine {
                     self.node.handle_link_blocked(link, false, now);
                 }
             }
-            LinkEvent::Closed { link, reason } => self.drop_link(link, &reason, "lost"),
+            LinkEvent::Closed { link, reason, is_for_good } => {
+                if is_for_good && self.links.contains_key(&link) {
+                    // Its kernel does not go on without it.
+                    let overlay =
+                        Overlay { kind: OverlayKind::Fastdp, up: false, mtu: 0, rtt: Duration::ZERO };
+                    self.node.handle_overlay(link, overlay, now);
+                }
+                self.drop_link(link, &reason, "lost");
+            }
             LinkEvent::DialFailed { dial, failure, kind } => {
                 self.dials.remove(&dial);
                 self.counters.fail("outbound", kind);
@@ -244,7 +253,7 @@ impl Engine {
         let protection = match established.encryption {
             Encryption::OpenMesh | Encryption::TrustedSubnets => Protection::Clear,
             Encryption::Encrypted { .. } if !self.fastdp.can_encrypt() => {
-                return Err("fastdp is not encrypted, and this link has to be");
+                return Err(CANNOT_ENCRYPT);
             }
             Encryption::Encrypted { .. } if offers & FEATURE_ESP == 0 => {
                 return Err("the other router does not offer encrypted fastdp");
@@ -317,9 +326,13 @@ impl Engine {
         self.node.handle_link_closed(link, reason, clock::now());
     }
 
-    pub(super) fn close_all(&mut self) {
+    pub(super) fn close_all(&mut self, ending: Ending) {
+        let (code, reason) = match ending {
+            Ending::Stop => (0, "router is stopping"),
+            Ending::Reset => (GONE_FOR_GOOD, "router was reset"),
+        };
         for live in self.links.values() {
-            live.connection.close(0u32.into(), b"router is stopping");
+            live.connection.close(code.into(), reason.as_bytes());
         }
     }
 }
