@@ -250,7 +250,7 @@ mod tests {
             ..link("b")
         };
         let young = ConnectionReport { overlay_for_s: Some(1), ..tunnel("no answer yet on UDP 6784") };
-        let chosen = tunnel("fastdp is not encrypted, and this link has to be");
+        let chosen = tunnel(crate::fastdp::CANNOT_ENCRYPT);
         assert_eq!(found(vec![link("a"), young, chosen], 1450), [""; 0]);
     }
 
