@@ -22,6 +22,7 @@ use crate::{
     ledger::Ledger,
     members::Members,
     mutant::{self, Mutant},
+    nickname::Nicknames,
     peer::Peer,
     pending::Queue,
     repair::Crossing,
@@ -94,6 +95,7 @@ pub struct Ipam {
     pub(crate) epoch: u64,
     pub(crate) ring: Option<Ring>,
     pub(crate) members: Members,
+    pub(crate) nicknames: Nicknames,
     pub(crate) consensus: Option<Consensus>,
     pub(crate) election: Election,
     pub(crate) ledger: Ledger,
@@ -183,6 +185,7 @@ impl Ipam {
             epoch: restored.epoch,
             ring: restored.ring,
             members: restored.members,
+            nicknames: restored.nicknames,
             consensus,
             election: Election::default(),
             ledger: restored.ledger,
@@ -419,8 +422,10 @@ impl Ipam {
         if let Some(ring) = &mut self.ring {
             self.writes.extend(ring.take_touched().into_iter().map(|(lo, run)| store::write_run(lo, run)));
         }
-        self.writes
-            .extend(self.members.take_touched().into_iter().map(|(peer, m)| store::write_member(peer, m)));
+        for (peer, membership) in self.members.take_touched() {
+            self.writes.push(store::write_member(peer, membership));
+            self.keep_nickname(peer);
+        }
         if !self.writes.is_empty() {
             self.epoch += 1;
             self.writes.push(store::write_epoch(self.epoch));

@@ -49,6 +49,7 @@ mod ipam;
 mod ledger;
 mod members;
 mod mutant;
+mod nickname;
 mod peer;
 mod pending;
 mod repair;

@@ -13,7 +13,7 @@ use weave_model::PeerName;
 use crate::ring::{mix, name_number};
 
 /// Most members kept; more than any mesh this is made for.
-const MAX_MEMBERS: usize = 1 << 14;
+pub(crate) const MAX_MEMBERS: usize = 1 << 14;
 
 /// Whether a router is a member, and how often that changed. The greater wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -21,6 +21,8 @@ use crate::{
 pub(crate) struct Peer {
     pub(crate) is_reachable: bool,
     pub(crate) fact: Option<Fact>,
+    /// What the mesh calls it; empty where that was not said.
+    pub(crate) nickname: String,
     /// Who started its ring, where that is another than ours.
     pub(crate) other_seeds: Vec<PeerName>,
     /// Its last message or fact could not be read.

@@ -317,6 +317,10 @@ impl Ipam {
         match self.ledger.holder(address) {
             Some(holder) if holder == owner => return Some(Ok(Reply::Addresses(vec![interface]))),
             Some(holder) => return Some(Err(Refusal::Conflict { address, holder: holder.clone() })),
+            // Earlier versions gave it, and who has it keeps it.
+            None if is_no_host(interface) => {
+                return Some(Err(Refusal::NoHostAddress { address: interface }));
+            }
             None => {}
         }
         let number = to_number(address);
@@ -421,6 +425,14 @@ impl Ipam {
 
 /// How long a question to the owner of an address is waited for.
 pub(crate) const ADDRESS_ASK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Whether it is the first or last address of its IPv4 subnet. A /31 has only these (RFC 3021), and IPv6 hosts may have
+/// either.
+fn is_no_host(interface: Interface) -> bool {
+    let net = interface.subnet().net();
+    let ends = [net.network(), net.broadcast()];
+    net.network().is_ipv4() && net.prefix_len() <= 30 && ends.contains(&interface.address())
+}
 
 fn interface_at(number: u128, subnet: Subnet) -> Option<Interface> {
     let address = crate::span::to_address(number);

@@ -64,6 +64,14 @@ pub enum Refusal {
         /// The router that said so.
         peer: PeerName,
     },
+    /// No host can use the address: it names its subnet, or is for everybody in it.
+    #[error(
+        "{address} is the first or the last address of its own subnet, which no host can have; choose another"
+    )]
+    NoHostAddress {
+        /// What was asked for.
+        address: Interface,
+    },
     /// The subnet has no room between its first and last address.
     #[error("{subnet} is too small: at least a /30 (IPv6: a /126) is needed")]
     SubnetTooSmall {

@@ -41,6 +41,8 @@ pub struct IpamStatus {
 pub struct OwnerStatus {
     /// The router.
     pub peer: PeerName,
+    /// What it was last called; empty where that is not known, and for this router.
+    pub nickname: String,
     /// How many addresses it owns.
     pub addresses: u128,
     /// The share of all ranges, 0 to 100, counted per family and averaged when there are two.

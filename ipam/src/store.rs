@@ -9,6 +9,7 @@
 //! | `r` + first address | end, version and owner of one run of the ring |
 //! | `a` + address | one allocation |
 //! | `m` + peer name | membership of one router |
+//! | `n` + peer name | what that router was last called |
 //! | `f` | what is frozen for others |
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -22,6 +23,7 @@ use crate::{
     ipam::Write,
     ledger::Ledger,
     members::{Members, Membership},
+    nickname::Nicknames,
     ring::{Entry, Owner, Ring, Stamp},
     span::{Span, to_number},
     wire,
@@ -55,6 +57,7 @@ pub(crate) struct Restored {
     pub(crate) ring: Option<Ring>,
     pub(crate) ledger: Ledger,
     pub(crate) members: Members,
+    pub(crate) nicknames: Nicknames,
     pub(crate) floors: Vec<Floor>,
 }
 
@@ -91,6 +94,11 @@ pub(crate) fn restore(
                 let name: [u8; 6] = name.try_into().map_err(|_| damaged())?;
                 let membership: Membership = read(&value, damaged)?;
                 restored.members.restore(PeerName(name), membership);
+            }
+            (Some(b'n'), name) => {
+                let name: [u8; 6] = name.try_into().map_err(|_| damaged())?;
+                let nickname: String = read(&value, damaged)?;
+                restored.nicknames.set(PeerName(name), &nickname);
             }
             _ => return Err(damaged()),
         }
@@ -178,6 +186,10 @@ pub(crate) fn erase_holder(interface: Interface) -> Write {
 
 pub(crate) fn erase_member(peer: PeerName) -> Write {
     Write { key: key(b'm', &peer.0), value: None }
+}
+
+pub(crate) fn write_nickname(peer: PeerName, nickname: &str) -> Write {
+    put(key(b'n', &peer.0), &nickname)
 }
 
 pub(crate) fn write_member(peer: PeerName, membership: Membership) -> Write {

@@ -76,6 +76,7 @@ impl Ipam {
             .into_iter()
             .map(|(peer, spans)| OwnerStatus {
                 peer,
+                nickname: self.nickname(peer).unwrap_or_default().to_owned(),
                 addresses: spans.iter().map(|s| s.len()).sum(),
                 percent: self.percent(&spans),
                 free: self.free_of(peer),

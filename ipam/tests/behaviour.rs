@@ -10,6 +10,8 @@
 
 #[path = "behaviour/lab.rs"]
 mod lab;
+#[path = "behaviour/nicknames.rs"]
+mod nicknames;
 #[path = "behaviour/persistence.rs"]
 mod persistence;
 #[path = "behaviour/ranges.rs"]

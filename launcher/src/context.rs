@@ -11,7 +11,10 @@ use serde::Serialize;
 use weave_api::{Address, ApiError, Client, Exit, Report};
 use weave_docker::Engine;
 
-use crate::args::{Global, Output};
+use crate::{
+    args::{Global, Output},
+    screen::{Screen, Shape},
+};
 
 /// When a command that waits first says what for, and how often it looks.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -114,6 +117,18 @@ impl Context {
             "{command} is about the host it runs on, and {} is another's",
             self.client.address()
         )))
+    }
+
+    /// Prints a view: dressed for the terminal it goes to, or the value as JSON or YAML. What is asked for at any width
+    /// is never cut.
+    pub(crate) fn show<T: Serialize>(
+        &self,
+        value: &T,
+        shape: Shape,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        let shape = if self.output == Output::Wide { Shape::Page } else { shape };
+        self.answer(value, || Screen::of_output().dress(&text(), shape))
     }
 
     /// Prints an answer: its text as it is, or the value as JSON or YAML.

@@ -9,6 +9,7 @@ mod commands;
 mod context;
 mod daemon;
 mod removed;
+mod screen;
 mod template;
 mod watch;
 mod yaml;

@@ -11,7 +11,8 @@
 //! | `{{.name \| json}}` | the value before the bar is the last argument |
 //! | `{{"\t"}}`, `{{- … -}}`, `{{/* … */}}` | text, less white space around, a comment |
 //!
-//! A path that leads nowhere gives nothing, as services may be switched off. Nesting, size and output are bounded.
+//! A path that leads nowhere is no error, as services may be switched off: it is false and empty, and printed as
+//! `<no value>`, as Go does with maps. Nesting, size and output are bounded.
 
 mod eval;
 mod lex;
@@ -94,7 +95,8 @@ mod tests {
     fn values_are_found_by_their_path_however_it_is_spelt() {
         gives("{{.router.name}} is {{ .Router.NickName }}", "aa:01 is node-a");
         gives("{{.UptimeS}} {{.uptime_s}}", "7 7");
-        gives("[{{.nothing.at.all}}]{{.dns.entries}}", "[]");
+        gives("[{{.nothing.at.all}}]{{.dns.entries}}", "[<no value>]<no value>");
+        gives("{{if .nothing}}x{{else}}none{{end}} {{len .nothing}} {{json .nothing}}", "none 0 null");
         gives("{{(index .router.peers 1).name}}", "aa:02");
         gives("{{index .counts \"b\"}}", "2");
     }

@@ -242,12 +242,25 @@ fn space_of_dead_peers_is_taken_over_and_counted() {
 }
 
 #[test]
+fn a_container_that_is_not_attached_is_told_and_those_that_are_are_shown() {
+    let host = Host::with_router();
+    host.weave("attach c1").ok("10.32.0.1\n");
+    let nobody = host.weave("ps nosuch");
+    assert_eq!((nobody.code, nobody.out.as_str()), (4, ""));
+    assert!(nobody.err.contains("no container nosuch is attached here"), "{}", nobody.err);
+    let some = host.weave("ps c1 nosuch");
+    assert_eq!((some.code, some.out.as_str()), (4, "c1 02:00:00:00:00:09 10.32.0.1/12\n"));
+    assert_eq!(host.weave("ps nosuch -o json").out, "[]\n");
+}
+
+#[test]
 fn a_report_is_json_or_yaml_or_what_a_template_makes_of_it() {
     let host = Host::with_router();
     host.weave("attach c1").ok("10.32.0.1\n");
     let template = |text: &str| Answer::of(host.command("report -f").arg(text).output().unwrap());
     template("{{.router.NickName}} {{range .containers}}{{.id}}{{end}}").ok("node-a c1\n");
     template("{{json .ipam.ranges}}").ok("[\"10.32.0.0/12\"]\n");
+    template("{{.nope}} {{range .nope}}x{{end}}").ok("<no value> \n");
     let wrong = template("{{range .containers}}");
     assert_eq!((wrong.code, wrong.out.as_str()), (2, ""));
     assert!(wrong.err.contains("no {{end}}"), "{}", wrong.err);

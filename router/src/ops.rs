@@ -254,7 +254,9 @@ pub(crate) fn explain_refusal(refusal: &Refusal) -> ApiError {
         Refusal::Deadline { .. } | Refusal::AwaitingConsent { .. } => ErrorCode::Deadline,
         Refusal::Exhausted { .. } => ErrorCode::Exhausted,
         Refusal::OwnersUnreachable { .. } => ErrorCode::OwnersUnreachable,
-        Refusal::OutOfRange { .. } | Refusal::SubnetTooSmall { .. } => ErrorCode::InvalidAddress,
+        Refusal::OutOfRange { .. } | Refusal::SubnetTooSmall { .. } | Refusal::NoHostAddress { .. } => {
+            ErrorCode::InvalidAddress
+        }
         Refusal::Conflict { .. } | Refusal::OwnedByOther { .. } | Refusal::TakeOverInProgress { .. } => {
             ErrorCode::Conflict
         }

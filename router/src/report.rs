@@ -7,7 +7,7 @@ use weave_api::{
     ErrorCode, IpamReport, Overlay, OwnerReport, PeerConnection, PeerReport, PendingReport, Problem, Report,
     Retry, RouterReport, Severity, UnicastRoute,
 };
-use weave_ipam::IpamStatus;
+use weave_ipam::{IpamStatus, OwnerStatus};
 use weave_mesh::{ConnectionStatus, MeshStatus, OverlayKind, PeerStatus};
 use weave_model::{Mac, PeerName, Subnet};
 use weave_names::QueryName;
@@ -142,6 +142,12 @@ fn nickname(mesh: &MeshStatus, name: PeerName) -> String {
     mesh.peers.iter().find(|peer| peer.name == name).map(|peer| peer.nickname.clone()).unwrap_or_default()
 }
 
+/// What the mesh calls an owner, or what it was called when it was still there.
+fn nickname_of_owner(mesh: &MeshStatus, owner: &OwnerStatus) -> String {
+    let met = mesh.peers.iter().find(|peer| peer.name == owner.peer);
+    met.map_or_else(|| owner.nickname.clone(), |peer| peer.nickname.clone())
+}
+
 fn peer(peer: &PeerStatus, mesh: &MeshStatus) -> PeerReport {
     let connections = peer
         .links
@@ -239,7 +245,7 @@ fn ipam(status: IpamStatus, mesh: &MeshStatus) -> IpamReport {
             .iter()
             .map(|owner| OwnerReport {
                 peer: owner.peer,
-                nickname: nickname(mesh, owner.peer),
+                nickname: nickname_of_owner(mesh, owner),
                 addresses: owner.addresses,
                 percent: owner.percent,
                 reachable: owner.reachable,
@@ -310,7 +316,7 @@ fn problems(facts: &Facts, mesh: &MeshStatus, ipam: Option<&IpamStatus>) -> Vec<
     }
     let unreachable = ipam.into_iter().flat_map(|status| &status.owners).filter(|owner| !owner.reachable);
     for owner in unreachable {
-        let name = nickname(mesh, owner.peer);
+        let name = nickname_of_owner(mesh, owner);
         problems.push(warning(
             format!("{} ({name}) owns {} addresses and cannot be reached", owner.peer, owner.addresses),
             Some("bring it back, or if it is gone for good: weave rmpeer"),

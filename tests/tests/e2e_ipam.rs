@@ -6,8 +6,8 @@ use weave_tests::{
     lab::Host,
     product::{Router, Settings},
     scene::{
-        attach, await_all_pings, await_mesh, await_report, finish, hosts, lab, play, refused, settings,
-        start_all,
+        attach, await_all_pings, await_mesh, await_report, finish, hosts, lab, play, refused, routers,
+        settings, start_all,
     },
     tool,
 };
@@ -135,6 +135,47 @@ fn a_refused_reset_leaves_a_router_that_gives_out_addresses_and_whose_containers
             finish(routers)
         },
     )
+}
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn a_host_that_is_gone_for_good_is_removed_by_its_nickname() -> Result<()> {
+    play("a_host_that_is_gone_for_good_is_removed_by_its_nickname", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 3] = hosts(&mut lab)?;
+        let mut routers = routers(programs, &hosts, &[])?;
+        for router in &routers {
+            attach(router, "c1", "")?;
+        }
+        let dead = report_name(&routers[2]);
+        let said = refused(&routers[0], "rmpeer h3", Exit::Conflict)?;
+        ensure!(said.contains("h3 is alive"), "{said}");
+        routers[2].kill()?;
+        for router in &routers[..2] {
+            await_report("a mesh without the dead one", router, |report| {
+                report.router.peers.iter().all(|peer| peer.name != dead)
+            })?;
+            let shown = router.tell("status ipam")?;
+            ensure!(shown.contains(&format!("{dead}(h3)")), "{shown}");
+        }
+        // Known after a restart too, and to nobody else.
+        routers[0].kill()?;
+        routers[0].restart()?;
+        routers[0].await_ready()?;
+        await_mesh(&routers[..2], 1)?;
+        let said = refused(&routers[0], "rmpeer h4", Exit::NotFound)?;
+        ensure!(said.contains("no peer is called h4"), "{said}");
+        let said = routers[0].tell("rmpeer h3")?;
+        ensure!(said.contains("IPs taken over from h3"), "{said}");
+        for router in &routers[..2] {
+            await_report("a ring without the dead one", router, |report| {
+                report.ipam.iter().all(|ipam| ipam.owners.iter().all(|owner| owner.peer != dead))
+            })?;
+        }
+        refused(&routers[0], "rmpeer h3", Exit::NotFound)?;
+        routers.truncate(2);
+        finish(routers)
+    })
 }
 
 fn report_name(router: &Router<'_>) -> weave_model::PeerName {

@@ -253,6 +253,25 @@ fn names_can_be_given_and_taken_by_hand() -> Result<()> {
     })
 }
 
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn without_a_name_server_nothing_listens_and_whoever_wants_a_name_is_told_why() -> Result<()> {
+    play("without_a_name_server_nothing_listens_and_whoever_wants_a_name_is_told_why", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 1] = hosts(&mut lab)?;
+        let routers = routers(programs, &hosts, &["--no-dns"])?;
+        let listening = hosts[0].run("ss -H -l -n -t -u")?;
+        ensure!(listening.contains(":6783") && !listening.contains(":53 "), "{listening}");
+        for words in ["dns-add 192.0.2.80 -h printer.weave.local", "dns-lookup printer"] {
+            let said = refused(&routers[0], words, Exit::NotFound)?;
+            ensure!(said.contains("--no-dns"), "{said}");
+        }
+        ensure!(!routers[0].tell("status")?.contains("Service: dns"));
+        attach(&routers[0], "c1", "")?;
+        finish(routers)
+    })
+}
+
 /// The addresses that a C program prints when its library resolves `argv[1]`, once each.
 const RESOLVE: &str = r#"
 #define _POSIX_C_SOURCE 200112L

@@ -2,9 +2,9 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use weave_ipam::{Refusal, Reply, WaitReason};
+use weave_ipam::{Init, Refusal, Reply, WaitReason};
 
-use crate::lab::{Lab, addresses, container, name};
+use crate::lab::{Lab, addresses, config, container, name};
 
 fn lone() -> Lab {
     Lab::consensus(1, &["10.32.0.0/24"])
@@ -74,6 +74,32 @@ fn a_claim_outside_the_ranges_is_recorded_without_a_ring_and_only_once() {
         lab.claim(0, "b", "192.168.1.4/24"),
         Err(Refusal::Conflict { address, holder: container("a") })
     );
+}
+
+#[test]
+fn a_claim_of_an_address_that_no_host_can_have_is_refused() {
+    let mut lab = Lab::consensus(1, &["10.32.0.0/12"]);
+    for text in ["10.40.0.0/24", "10.40.0.255/24", "10.32.0.0/12", "10.40.0.3/30", "192.168.1.0/24"] {
+        let address = text.parse().unwrap();
+        assert_eq!(lab.claim(0, "a", text), Err(Refusal::NoHostAddress { address }), "{text}");
+    }
+    for text in ["10.40.1.0/23", "10.40.2.0/31", "10.40.1.255/32", "10.47.255.255/8", "fd00::/64"] {
+        assert_eq!(lab.claim(0, "a", text), addresses(&[text]));
+    }
+}
+
+#[test]
+fn whoever_has_an_address_that_no_host_can_have_from_an_earlier_version_keeps_it() {
+    let mut lab = Lab::consensus(1, &["10.32.0.0/12"]);
+    lab.claim(0, "a", "10.40.0.0/31").unwrap();
+    lab.kill(0);
+    // The record ends with the length of the prefix, as it could be stored before.
+    let held = lab.disks[0].iter_mut().find(|(key, _)| key.first() == Some(&b'a')).unwrap().1;
+    assert_eq!(held.last(), Some(&31));
+    *held.last_mut().unwrap() = 24;
+    lab.boot(0, config(0, &["10.32.0.0/12"], Init::Consensus { peers: 1 })).unwrap();
+    assert_eq!(lab.node(0).lookup(&container("a")), ["10.40.0.0/24".parse().unwrap()]);
+    assert_eq!(lab.claim(0, "a", "10.40.0.0/24"), addresses(&["10.40.0.0/24"]));
 }
 
 #[test]

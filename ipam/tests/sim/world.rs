@@ -133,7 +133,9 @@ impl World {
         self.run_until(self.start + Duration::from_secs(2));
         if self.day == Day::Worse && self.net.rng.chance(20) {
             self.is_sound = true;
-            self.check_full_use();
+            if self.nodes.iter().all(|node| matches!(node.power, Power::On | Power::New)) {
+                self.check_full_use();
+            }
             self.is_sound = false;
         }
         for _ in 0..3 {
@@ -328,7 +330,7 @@ impl World {
     fn who_is(&self, from: usize, name: PeerName) -> usize {
         let reaches = |of: &usize| self.nodes[from].reaches.get(of) == Some(&true);
         let mut named = (0..self.nodes.len()).filter(|of| self.nodes[*of].name == name);
-        named.find(reaches).unwrap_or(usize::from(name.0[5]))
+        named.find(reaches).unwrap_or_else(|| usize::from(name.0[5]))
     }
 
     fn notice(&mut self, at: usize, of: usize) {

@@ -6,6 +6,7 @@ not work. Example: weave doctor -o json | jq -r '.findings[].id'";
 
 pub(super) const REPORT_HELP: &str = "Templates are the part of Go's that most people know: {{.path.to.value}}, range, if, else, with, end; the functions
 json, len, index, not, eq, ne, and, or, print; $ for the whole report. Case and underscores of names do not matter.
+What is not there is printed as <no value>, and is false.
 
 Examples:
   weave report | jq .router.connections

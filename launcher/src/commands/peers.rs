@@ -36,7 +36,8 @@ pub(super) async fn rmpeer(context: &Context, rmpeer: Rmpeer) -> Result<(), Fail
     Ok(())
 }
 
-/// Why no addresses can be given out.
+/// Why no addresses can be given out. A ring that nobody waits for any more is idle: whoever asked has been answered.
 pub(super) fn ring_state(report: &Report) -> Option<String> {
-    report.ipam.as_ref().filter(|ipam| !ipam.ready).map(|ipam| ipam.status.clone())
+    let waited_for = report.ipam.as_ref().filter(|ipam| !ipam.ready && ipam.status != "idle");
+    waited_for.map(|ipam| ipam.status.clone())
 }

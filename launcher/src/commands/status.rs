@@ -2,11 +2,13 @@
 
 use serde::Serialize;
 use weave_api::{ApiError, DnsReport, ErrorCode, Exit, IpamReport, PsRequest, Report, views};
+use weave_model::ContainerId;
 
 use crate::{
     args::{Output, Ps, Status, View},
     commands::docker,
     context::{Context, Failure, print, talk},
+    screen::Shape,
     template::Template,
     watch,
 };
@@ -21,28 +23,32 @@ async fn show(context: &Context, view: Option<View>) -> Result<(), Failure> {
     let router = &report.router;
     let is_wide = context.output == Output::Wide;
     match view {
-        None if is_wide => context.answer(&report, || views::wide::status(&report))?,
-        None => context.answer(&report, || views::status(&report))?,
-        Some(View::Connections) => context.answer(&router.connections, || {
+        None if is_wide => context.show(&report, Shape::Page, || views::wide::status(&report))?,
+        None => context.show(&report, Shape::Page, || views::status(&report))?,
+        Some(View::Connections) => context.show(&router.connections, Shape::Links, || {
             if is_wide {
                 return views::wide::connections(&router.connections, &report.data_plane);
             }
             views::connections(&router.connections)
         })?,
-        Some(View::Peers) => context.answer(&router.peers, || {
+        Some(View::Peers) => context.show(&router.peers, Shape::Peers, || {
             if is_wide { views::wide::peers(&router.peers) } else { views::peers(&router.peers) }
         })?,
         Some(View::Targets) => context.answer(&router.targets, || views::targets(&router.targets))?,
         Some(View::Ipam) => {
             let ipam = ipam(&report)?;
-            context.answer(ipam, || if is_wide { views::wide::ipam(ipam) } else { views::ipam(ipam) })?;
+            context.show(ipam, Shape::Columns, || {
+                if is_wide { views::wide::ipam(ipam) } else { views::ipam(ipam) }
+            })?;
         }
         Some(View::Dns) => {
             let dns = dns(&report)?;
-            context.answer(dns, || if is_wide { views::wide::dns(dns) } else { views::dns(dns) })?;
+            context.show(dns, Shape::Columns, || {
+                if is_wide { views::wide::dns(dns) } else { views::dns(dns) }
+            })?;
         }
         Some(View::Overlay) => {
-            context.answer(&report.data_plane, || views::overlay(&report.data_plane))?;
+            context.show(&report.data_plane, Shape::Columns, || views::overlay(&report.data_plane))?;
         }
     }
     if report.ready {
@@ -51,6 +57,7 @@ async fn show(context: &Context, view: Option<View>) -> Result<(), Failure> {
     Err(ApiError::new(ErrorCode::NotReady, "the router is still starting").into())
 }
 
+/// Shows what is attached. Of containers that were named and are not, one is told.
 pub(super) async fn ps(context: &Context, ps: Ps) -> Result<(), Failure> {
     let mut containers = Vec::new();
     for container in ps.containers {
@@ -58,11 +65,21 @@ pub(super) async fn ps(context: &Context, ps: Ps) -> Result<(), Failure> {
     }
     let request = PsRequest { containers };
     let show = || async {
-        let answer = context.client.call(&request).await?;
-        context.answer(&answer.containers, || match context.output {
-            Output::Wide => views::wide::containers(&answer.containers),
-            Output::Text | Output::Json | Output::Yaml => views::containers(&answer.containers),
-        })
+        let found = context.client.call(&request).await?.containers;
+        context.show(&found, Shape::Containers, || match context.output {
+            Output::Wide => views::wide::containers(&found),
+            Output::Text | Output::Json | Output::Yaml => views::containers(&found),
+        })?;
+        let is_found =
+            |id: &&ContainerId| found.iter().any(|shown| shown.id.as_str().starts_with(id.as_str()));
+        match request.containers.iter().find(|id| !is_found(id)) {
+            None => Ok(()),
+            Some(id) => {
+                Err(ApiError::new(ErrorCode::NotFound, format!("no container {id} is attached here"))
+                    .with_hint("`weave ps` lists those that are")
+                    .into())
+            }
+        }
     };
     watch::repeat(ps.watch.watch, show).await
 }

@@ -49,10 +49,20 @@ pub(super) fn ips_and_container(words: &[String]) -> Result<(Vec<IpAddr>, Option
     Ok((addresses, container))
 }
 
+/// Whether a word that cannot be read as an address was meant to be one: four numbers with dots between them, or two
+/// colons. Nobody calls a container so.
+fn looks_like_an_address(word: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    (word.split('.').count() == 4 && word.split('.').all(is_number)) || word.matches(':').count() >= 2
+}
+
 fn name_once(container: &mut Option<ContainerId>, word: &str) -> Result<(), Failure> {
     if let Some(first) = container {
         let message = format!("one container at a time: both `{first}` and `{word}` name one");
         return Err(Failure::usage(message));
+    }
+    if looks_like_an_address(word) {
+        return Err(Failure::usage(format!("`{word}` is no address, though it looks like one")));
     }
     let id =
         word.parse().map_err(|e| Failure::usage(format!("`{word}` is no address and no container: {e}")))?;
@@ -105,6 +115,17 @@ mod tests {
         {
             let failure = addresses_and_container(&words(line), &NOWHERE).unwrap_err();
             assert_eq!(failure.exit, weave_api::Exit::Usage, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_looks_like_an_address_and_is_none_is_no_container_either() {
+        for word in ["999.1.1.1", "10.9.1.07", "fd00::g", "1:2:3:4:5:6:7:8:9"] {
+            let failure = ips_and_container(&words(word)).unwrap_err();
+            assert!(failure.to_string().contains("is no address"), "{word}: {failure}");
+        }
+        for word in ["1.2.3", "web.1.2.3", "web-1", "1234"] {
+            assert!(ips_and_container(&words(word)).unwrap().1.is_some(), "{word}");
         }
     }
 }

@@ -119,10 +119,13 @@ fn is_true(value: &Value) -> bool {
     }
 }
 
-/// Text as it is, nothing as nothing, all else as JSON.
+/// What Go's templates print for a key that a map does not have.
+const NO_VALUE: &str = "<no value>";
+
+/// Text as it is, all else as JSON; nothing as a word that cannot be taken for a value.
 fn shown(value: &Value) -> String {
     match value {
-        Value::Null => String::new(),
+        Value::Null => NO_VALUE.to_owned(),
         Value::String(text) => text.clone(),
         Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
     }

@@ -9,6 +9,7 @@
 
 mod body;
 mod command;
+mod crowd;
 mod engine;
 mod json;
 mod listen;

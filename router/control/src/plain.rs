@@ -1,5 +1,7 @@
 //! The plain-text half of the API, for scripts that were written for Weave Net: status, peers, names.
 
+use std::net::SocketAddr;
+
 use axum::{
     Form, Json, Router,
     extract::{Path, Query, State},
@@ -37,7 +39,9 @@ pub(crate) fn routes() -> Router<Engine> {
         .route("/peer/{name}", delete(rmpeer))
         .route("/ring", get(ring))
         .route("/domain", get(domain))
-        .route("/dns-address-port", get(dns_address))
+        .route("/dns-address", get(dns_address))
+        .route("/dns-address-port", get(dns_address_port))
+        .route("/proxyaddrs", get(no_proxy))
         .route("/name", get(names).delete(remove_names))
         .route("/name/{container}", delete(remove_names_of))
         .route("/name/{container}/{ip}", put(add_name).delete(remove_name))
@@ -127,7 +131,23 @@ async fn domain(State(engine): State<Engine>) -> Plain<String> {
     Ok(dns_of(&engine.report().await?)?.domain.clone())
 }
 
+/// Without the port: each address once.
 async fn dns_address(State(engine): State<Engine>) -> Plain<String> {
+    let report = engine.report().await?;
+    let all = dns_of(&report)?.listen.iter().filter_map(|text| text.parse::<SocketAddr>().ok());
+    let mut addresses: Vec<String> = all.map(|listen| listen.ip().to_string()).collect();
+    addresses.dedup();
+    Ok(addresses.join(" "))
+}
+
+/// Of the original's daemon; here it is another process, of which this one knows nothing.
+async fn no_proxy() -> Plain<()> {
+    Err(ApiError::new(ErrorCode::Disabled, "this router is no proxy for Docker: `weave docker-plugin` is")
+        .with_hint("`weave env` says where it listens")
+        .into())
+}
+
+async fn dns_address_port(State(engine): State<Engine>) -> Plain<String> {
     Ok(dns_of(&engine.report().await?)?.listen.join(" "))
 }
 

@@ -17,7 +17,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixStream},
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -25,12 +25,14 @@ use weave_api::{ApiError, ErrorCode, Token};
 
 use crate::{
     Command, Listener,
+    crowd::{Crowd, Place},
     engine::Engine,
     json, metrics, plain,
     refusal::{self, Refusal},
 };
 
-/// How many connections are open at once. More are turned away at once, in words. A busy Kubernetes node starts
+/// How many connections are open at once. Who has not asked for anything yet gives way to who comes; while all have, more are
+/// turned away at once, in words. A busy Kubernetes node starts
 /// some 250 containers at a time; the common limit of 1,024 open files leaves the rest to the router.
 pub const MAX_CONNECTIONS: usize = 256;
 
@@ -51,7 +53,7 @@ const MAX_HEAD: usize = 16 << 10;
 /// The engine at the other end of `commands` must go on answering (or drop its replies) meanwhile.
 pub async fn serve(listener: Listener, commands: mpsc::Sender<Command>, shutdown: impl Future<Output = ()>) {
     let service = TowerToHyperService::new(router(Engine::new(commands)));
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let crowd = Crowd::new(MAX_CONNECTIONS);
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
@@ -60,11 +62,11 @@ pub async fn serve(listener: Listener, commands: mpsc::Sender<Command>, shutdown
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.inner.accept() => match accepted {
-                Ok((stream, _)) => match Arc::clone(&permits).try_acquire_owned() {
-                    Ok(permit) => {
-                        connections.spawn(converse(stream, service.clone(), permit, stopped.clone()));
+                Ok((stream, _)) => match crowd.admit() {
+                    Some(place) => {
+                        connections.spawn(converse(stream, service.clone(), place, stopped.clone()));
                     }
-                    Err(_) => turn_away(&stream),
+                    None => turn_away(&stream),
                 },
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept on the control socket");
@@ -80,16 +82,17 @@ pub async fn serve(listener: Listener, commands: mpsc::Sender<Command>, shutdown
     connections.shutdown().await;
 }
 
-/// Serves `router` over TCP, to `most` clients at once; who comes beyond that waits to be accepted.
+/// Serves `router` over TCP, to `most` clients at once; who comes beyond that waits for one of them to be answered.
 pub(crate) async fn serve_tcp(listener: TcpListener, router: Router, most: usize) {
     let service = TowerToHyperService::new(router);
-    let permits = Arc::new(Semaphore::new(most));
+    let crowd = Crowd::new(most);
     let (_stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
-    while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+    loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                drop(connections.spawn(converse(stream, service.clone(), permit, stopped.clone())))
+                let place = crowd.admit_in_time().await;
+                connections.spawn(converse(stream, service.clone(), place, stopped.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept over TCP");
@@ -131,11 +134,12 @@ fn router(engine: Engine) -> Router {
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     service: TowerToHyperService<Router>,
-    _permit: OwnedSemaphorePermit,
+    place: Place,
     mut stopped: watch::Receiver<bool>,
 ) {
     let answered = Arc::new(Notify::new());
     let service = service_fn(|request: Request<Incoming>| {
+        place.keep();
         let response = service.call(request.map(Body::new));
         let answered = Arc::clone(&answered);
         async move {
@@ -167,6 +171,10 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
             }
             () = &mut too_slow => {
                 tracing::debug!("a client of the control API does not take its answer");
+                return;
+            }
+            () = place.lost() => {
+                tracing::debug!("a client of the control API that has not asked for anything gives way");
                 return;
             }
             _ = stopped.changed(), if !stopping => {

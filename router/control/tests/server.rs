@@ -291,23 +291,62 @@ async fn a_missing_socket_is_explained_with_its_path() {
 }
 
 #[tokio::test]
-async fn slow_clients_cannot_take_more_than_their_share_and_are_thrown_out() {
+async fn clients_that_ask_for_nothing_keep_nobody_out() {
     let server = Server::start().await;
-    let mut idle = Vec::new();
-    for _ in 0..MAX_CONNECTIONS {
-        let mut stream = UnixStream::connect(server.socket()).await.unwrap();
-        stream.write_all(b"GET /v1/report HT").await.unwrap();
-        idle.push(stream);
+    let mut idle = crowd(&server, b"GET /v1/report HT").await;
+    server.client.report().await.unwrap();
+    // One takes the place that the answered client left, the other that of the one that came first.
+    for _ in 0..2 {
+        idle.push(UnixStream::connect(server.socket()).await.unwrap());
     }
-    let turned_away = server.raw(b"").await;
+    for mut first in idle.drain(..2) {
+        let mut rest = Vec::new();
+        let thrown_out = timeout(Duration::from_secs(5), first.read_to_end(&mut rest)).await;
+        assert!(thrown_out.is_ok(), "a client that asks for nothing is kept");
+    }
+    let mut last = idle.pop().unwrap();
+    last.write_all(b"GET /v1/report HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    last.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // And even if nobody comes.
+    let mut first = idle.swap_remove(0);
+    let thrown_out = timeout(Duration::from_secs(15), first.read_to_end(&mut Vec::new())).await;
+    assert!(thrown_out.is_ok(), "a client that never finishes its request is kept");
+}
+
+#[tokio::test]
+async fn while_all_places_are_taken_by_requests_under_way_more_are_turned_away_in_words() {
+    let server = Server::start().await;
+    let body = r#"{"container":{"id":"waits"}}"#;
+    let length = body.len();
+    let request = format!(
+        "POST /v1/attach HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    let waiting = crowd(&server, request.as_bytes()).await;
+    let mut turned_away = String::new();
+    for _ in 0..500 {
+        turned_away = server.raw(b"").await;
+        if !turned_away.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     assert!(turned_away.starts_with("HTTP/1.1 503"), "{turned_away}");
     assert!(turned_away.contains("too_busy"), "{turned_away}");
-    drop(idle.split_off(MAX_CONNECTIONS / 2));
+    drop(waiting);
     wait_until_ok(&server.client).await;
-    let mut first = idle.swap_remove(0);
-    let mut rest = Vec::new();
-    let thrown_out = timeout(Duration::from_secs(15), first.read_to_end(&mut rest)).await;
-    assert!(thrown_out.is_ok(), "a client that never finishes its request is kept");
+}
+
+/// As many clients as are served at once, each of which has sent this.
+async fn crowd(server: &Server, sent: &[u8]) -> Vec<UnixStream> {
+    let mut clients = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        let mut stream = UnixStream::connect(server.socket()).await.unwrap();
+        stream.write_all(sent).await.unwrap();
+        clients.push(stream);
+    }
+    clients
 }
 
 async fn wait_until_ok(client: &Client) {
@@ -347,6 +386,15 @@ async fn old_scripts_find_their_endpoints() {
     let (_, taken) = server.http("DELETE", "/peer/node-b", "").await;
     assert_eq!(taken, "4096 IPs taken over from node-b\n");
     assert_eq!(server.http("GET", "/ipinfo/defaultsubnet", "").await.1, "10.32.0.0/12");
+    assert_eq!(server.http("GET", "/ipinfo/tracker", "").await, (200, String::new()));
+    assert_eq!(server.http("GET", "/dns-address", "").await, (200, "127.0.0.1".to_owned()));
+    assert_eq!(server.http("GET", "/dns-address-port", "").await, (200, "127.0.0.1:53".to_owned()));
+    let (status, answer) = server.http("GET", "/proxyaddrs", "").await;
+    assert!(status == 404 && answer.contains("`weave docker-plugin`"), "{status} {answer}");
+    server.engine.0.lock().unwrap().without_services = true;
+    for path in ["/ipinfo/tracker", "/ipinfo/defaultsubnet", "/dns-address", "/dns-address-port"] {
+        assert_eq!(server.http("GET", path, "").await.0, 404, "{path}");
+    }
 }
 
 #[tokio::test]

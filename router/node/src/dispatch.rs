@@ -96,6 +96,7 @@ fn on_mesh(node: &mut Node, event: MeshEvent, now: Instant) {
             node.peers.insert(peer);
             node.kernel.peer_joined(peer, now);
             if let Some(ipam) = &mut node.ipam {
+                ipam.handle_nickname(peer, &nickname, now);
                 ipam.handle_peer_reachable(peer, now);
             }
             node.is_forwarding_stale = true;

@@ -350,6 +350,10 @@ fn parse_targets(texts: &[String]) -> Result<Vec<Target>, ApiError> {
         .collect()
 }
 
+fn join(names: &[PeerName]) -> String {
+    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// A peer by name or nickname, and whether it can be reached.
 fn find_peer(
     engine: &crate::engine::Engine,
@@ -361,8 +365,11 @@ fn find_peer(
     if let Ok(name) = text.parse() {
         return Ok((name, alive(name)));
     }
-    let named: Vec<PeerName> =
-        status.peers.iter().filter(|peer| peer.nickname == text).map(|peer| peer.name).collect();
+    let met = status.peers.iter().filter(|peer| peer.nickname == text).map(|peer| peer.name);
+    // Of those that are gone, the mesh knows nothing any more and the ring remembers what they were called.
+    let is_met = |name: &PeerName| status.peers.iter().any(|peer| peer.name == *name);
+    let gone = engine.node.ipam().into_iter().flat_map(|ipam| ipam.called(text)).filter(|name| !is_met(name));
+    let named: Vec<PeerName> = met.chain(gone).collect();
     match named.as_slice() {
         [name] => Ok((*name, alive(*name))),
         [] => Err(ApiError::new(ErrorCode::NotFound, format!("no peer is called {text}")).with_hint(
@@ -370,7 +377,7 @@ fn find_peer(
         )),
         several => Err(ApiError::new(
             ErrorCode::Conflict,
-            format!("{} peers are called {text}; give the name, six bytes like a MAC", several.len()),
+            format!("{} peers are called {text}; give the name of one: {}", several.len(), join(several)),
         )),
     }
 }
