@@ -39,7 +39,9 @@ impl Ipam {
     /// name is none. Longer ones are cut to 255 bytes.
     pub fn handle_nickname(&mut self, peer: PeerName, nickname: &str, now: Instant) {
         if peer != self.local && !nickname.is_empty() {
-            let nickname = nickname.get(..nickname.floor_char_boundary(MAX_BYTES)).unwrap_or_default();
+            let fits = |end: &usize| nickname.is_char_boundary(*end);
+            let end = (0..=MAX_BYTES.min(nickname.len())).rev().find(fits).unwrap_or(0);
+            let nickname = nickname.get(..end).unwrap_or_default();
             nickname.clone_into(&mut self.peers.entry(peer).or_default().nickname);
             self.keep_nickname(peer);
             self.finish(now);

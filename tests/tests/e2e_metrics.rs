@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use weave_tests::{
+    clock::{Look, wait_until},
     lab::Host,
-    scene::{attach_each, await_all_pings, await_mesh, finish, hosts, lab, play, routers},
+    scene::{LIMIT, attach_each, await_all_pings, await_mesh, finish, hosts, lab, play, routers},
     tool,
 };
 
@@ -118,6 +119,12 @@ fn prometheus_reads_what_the_router_counts() -> Result<()> {
         await_mesh(&routers, 1)?;
         let attached = attach_each(&routers)?;
         await_all_pings(&lab, &attached)?;
+        // Neighbours compare hashes every ten seconds or so.
+        wait_until("a neighbour's hash to be counted", LIMIT, || {
+            let seen = Exposition::parse(&scrape(&hosts[0], "/metrics")?.1)?;
+            let hash = seen.get("weave_gossip_bytes_total", &[("direction", "received"), ("kind", "hash")]);
+            Ok(Look::when(hash.is_ok_and(|bytes| bytes > 0.0), || "none yet".to_owned()))
+        })?;
         let (head, body) = scrape(&hosts[0], "/metrics")?;
         ensure!(head.starts_with("HTTP/1.1 200"), "{head}");
         ensure!(head.to_ascii_lowercase().contains("content-type: application/openmetrics-text"), "{head}");

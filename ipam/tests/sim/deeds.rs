@@ -244,11 +244,7 @@ impl World {
 
     fn machine_returns(&mut self) {
         let away: Vec<usize> = (0..self.nodes.len())
-            .filter(|i| match self.nodes[*i].power {
-                Power::Off | Power::Removed => true,
-                Power::New => self.is_known_to_all,
-                Power::On | Power::Dead | Power::Left | Power::Gone => false,
-            })
+            .filter(|i| matches!(self.nodes[*i].power, Power::Off | Power::Removed | Power::New))
             .collect();
         let Some(index) = away.get(self.net.rng.below(away.len())).copied() else { return };
         if matches!(self.nodes[index].power, Power::Off | Power::New) || self.net.rng.chance(30) {
@@ -270,10 +266,7 @@ impl World {
             }
             5..8 => self.settle_own(),
             8 if self.may_die() && self.net.rng.chance(30) => {
-                // Whoever alone can tell a clone from the original stays.
-                let needed = self.clone.map(|(_, faithful)| faithful);
-                let leaver = self.pick_on().filter(|i| !self.is_doubled(*i) && needed != Some(*i));
-                let Some(index) = leaver else { return };
+                let Some(index) = self.pick_on().filter(|i| !self.is_doubled(*i)) else { return };
                 self.log(|| format!("node {index} leaves"));
                 self.bury_containers(index);
                 let request = self.request(index, Asked::Leave);

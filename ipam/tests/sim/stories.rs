@@ -110,11 +110,8 @@ impl World {
     }
 
     /// A router comes that only one other can reach, takes space, and is alone again when that other is restored from
-    /// a backup. Not before there is a ring: voters that nobody counted make two.
+    /// a backup.
     fn newcomer_that_one_knows(&mut self) {
-        if !self.is_known_to_all {
-            return;
-        }
         let new: Vec<usize> = (0..self.nodes.len()).filter(|i| self.nodes[*i].power == Power::New).collect();
         let Some(index) = new.get(self.net.rng.below(new.len())).copied() else { return };
         let Some(friend) = self.pick_on().filter(|i| !self.is_doubled(*i)) else { return };

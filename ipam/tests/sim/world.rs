@@ -133,9 +133,7 @@ impl World {
         self.run_until(self.start + Duration::from_secs(2));
         if self.day == Day::Worse && self.net.rng.chance(20) {
             self.is_sound = true;
-            if self.nodes.iter().all(|node| matches!(node.power, Power::On | Power::New)) {
-                self.check_full_use();
-            }
+            self.check_full_use();
             self.is_sound = false;
         }
         for _ in 0..3 {

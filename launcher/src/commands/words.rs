@@ -122,7 +122,7 @@ mod tests {
     fn what_looks_like_an_address_and_is_none_is_no_container_either() {
         for word in ["999.1.1.1", "10.9.1.07", "fd00::g", "1:2:3:4:5:6:7:8:9"] {
             let failure = ips_and_container(&words(word)).unwrap_err();
-            assert!(failure.to_string().contains("is no address"), "{word}: {failure}");
+            assert!(format!("{failure:?}").contains("is no address"), "{word}: {failure:?}");
         }
         for word in ["1.2.3", "web.1.2.3", "web-1", "1234"] {
             assert!(ips_and_container(&words(word)).unwrap().1.is_some(), "{word}");

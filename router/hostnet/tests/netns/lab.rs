@@ -23,7 +23,11 @@ pub(crate) fn run<F: Future<Output = ()>>(test: &str, body: impl FnOnce() -> F) 
         let flags = if env::var_os(AS_ROOT).is_some() { "-nm" } else { "-Urnm" };
         let program = env::current_exe().unwrap();
         let mut again = Command::new("unshare");
-        again.arg(flags).arg(program).args(["--exact", test, "--include-ignored", "--nocapture"]).env(INSIDE, "1");
+        again
+            .arg(flags)
+            .arg(program)
+            .args(["--exact", test, "--include-ignored", "--nocapture"])
+            .env(INSIDE, "1");
         let status = again.status().expect("`unshare` (util-linux) is needed to run this test");
         assert!(status.success(), "{test} failed in its namespaces ({status})");
         return;
