@@ -214,6 +214,7 @@ async fn start(
         tap_port: bridge.tap_port,
         disabled: no_fastdp(config, can_encrypt),
         is_private: !config.passwords.is_empty(),
+        trusted: config.trusted_subnets.iter().map(|subnet| subnet.net()).collect(),
         can_encrypt,
         plans: plans_receiver,
     })

@@ -15,12 +15,16 @@ mod pulse;
 mod shield;
 mod suspect;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
+use ipnet::IpNet;
 use tokio::{
     sync::{mpsc, watch},
     task::AbortHandle,
@@ -50,7 +54,7 @@ const ORDERS: usize = 4096;
 pub(crate) struct Candidate {
     pub(crate) link: LinkId,
     pub(crate) peer: PeerName,
-    pub(crate) remote: std::net::IpAddr,
+    pub(crate) remote: IpAddr,
     pub(crate) send_key: [u8; 32],
     pub(crate) receive_key: [u8; 32],
     pub(crate) protection: Protection,
@@ -91,6 +95,8 @@ pub(crate) struct Setup {
     pub(crate) disabled: Option<&'static str>,
     /// Whether nobody may send frames to containers who is not in the mesh: there is a password.
     pub(crate) is_private: bool,
+    /// With whom it may be in the clear all the same, if they agree.
+    pub(crate) trusted: Vec<IpNet>,
     /// Whether the kernel can encrypt what it carries.
     pub(crate) can_encrypt: bool,
     pub(crate) plans: watch::Receiver<Arc<Plan>>,
@@ -105,23 +111,37 @@ pub(crate) struct Tasks {
 impl Fastdp {
     /// Makes both ends. Touches the kernel only to look, or to remove devices that are not to be used any more.
     pub(crate) async fn new(setup: Setup) -> anyhow::Result<(Self, Tasks, mpsc::UnboundedReceiver<Vouch>)> {
-        let Setup { host, local, bridge, bridge_mtu, tap_port, disabled, is_private, can_encrypt, plans } =
-            setup;
-        if disabled.is_some() {
+        let Setup {
+            host,
+            local,
+            bridge,
+            bridge_mtu,
+            tap_port,
+            disabled,
+            is_private,
+            trusted,
+            can_encrypt,
+            plans,
+        } = setup;
+        let is_shielded = is_private && can_encrypt && disabled.is_none();
+        // What an earlier run sent encrypted must not go on in the clear.
+        if disabled.is_some() || !is_shielded && shield::is_left()? {
             host.remove_datapath().await?;
+        }
+        if disabled.is_some() {
             guard::remove()?;
         }
-        let is_shielded = is_private && can_encrypt && disabled.is_none();
         if !is_shielded {
             shield::remove()?;
         }
         let shield = Shield::new(is_shielded)?;
         let guard = Guard::new(is_private, is_shielded);
         if is_shielded {
-            guard.close()?;
+            guard.close(&shield)?;
         }
         let devices = Arc::new(Devices::new(host.clone(), bridge, guard, shield, bridge_mtu, local));
-        let adoption = Adoption::look(&devices).await?;
+        let may_stay = |remote: IpAddr| !is_private || trusted.iter().any(|subnet| subnet.contains(&remote));
+        let adoption = Adoption::look(&devices, may_stay).await?;
         let (orders, orders_receiver) = mpsc::channel(ORDERS);
         let (events, events_receiver) = mpsc::unbounded_channel();
         let keeper = Keeper::new(Arc::clone(&devices), tap_port, plans, adoption);
@@ -178,7 +198,8 @@ impl Fastdp {
 
 /// Takes the rules and keys for the VXLAN port away.
 pub(crate) fn remove_protection() -> anyhow::Result<()> {
-    guard::remove().and(shield::remove())
+    let (rules, keys) = (guard::remove(), shield::remove());
+    rules.and(keys)
 }
 
 impl Tasks {

@@ -12,7 +12,7 @@
 //! * A former epoch is taken for a while after the other end was seen to have left it, for packets on their way.
 //! * If the other end's router dies while its kernel goes on, its sending epoch stays, and we move on once at most: both
 //!   directions keep working.
-//! * A key is put into the kernel once. One that somebody removed is not made again: its numbers would begin anew.
+//! * A key to send with is put into the kernel once. One that somebody removed is not made again: its numbers would begin anew.
 //!
 //! Every change leaves at least [`RekeyConfig::pace`] between two epochs, several times the time between two looks at the
 //! counters.

@@ -61,7 +61,7 @@ impl Devices {
         if let Some(index) = made.data.get(&family) {
             return Ok(*index);
         }
-        self.guard.close()?;
+        self.guard.close(&self.shield)?;
         let index = self.ensure(data_name(family), DATA_VNI, family, self.mtu, false).await?;
         self.host.ensure_uplink_port(index, self.bridge).await?;
         made.data.insert(family, index);

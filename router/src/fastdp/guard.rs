@@ -22,7 +22,7 @@ use weave_hostnet::{
     },
 };
 
-use super::PORT;
+use super::{PORT, shield::Shield};
 
 /// The table, and its sets: who may come in, and with whom we speak in the clear.
 const TABLE: &str = "weave-fastdp";
@@ -49,8 +49,6 @@ struct Admitted {
     linked: BTreeSet<IpAddr>,
     /// Those whom the kernel's tables name; some outlive their link.
     planned: BTreeSet<IpAddr>,
-    /// With whom we speak in the clear, where all else is to be encrypted.
-    clear: BTreeSet<IpAddr>,
     /// Whether the rules have been there.
     is_closed: bool,
     /// Whether a warning was given.
@@ -64,34 +62,24 @@ impl Guard {
         Self { program: program(TABLE, is_shielded), is_required, admitted: Mutex::default() }
     }
 
-    /// Lets those in with whom we have links, and no others but those of the plan; and says who speaks in the clear.
-    pub(super) fn admit_linked(
-        &self,
-        linked: BTreeSet<IpAddr>,
-        clear: BTreeSet<IpAddr>,
-    ) -> anyhow::Result<()> {
+    /// Lets those in with whom we have links, and no others but those of the plan; in the clear those of `shield`.
+    pub(super) fn admit_linked(&self, linked: BTreeSet<IpAddr>, shield: &Shield) -> anyhow::Result<()> {
         let mut admitted = self.lock();
         admitted.linked = linked;
-        admitted.clear = clear;
-        self.apply(&mut admitted)
+        self.apply(&mut admitted, shield)
     }
 
-    /// Lets those in whom the kernel's tables name, and no others but those with links; and says who speaks in the clear.
-    /// Also mends what somebody flushed.
-    pub(super) fn admit_planned(
-        &self,
-        planned: BTreeSet<IpAddr>,
-        clear: BTreeSet<IpAddr>,
-    ) -> anyhow::Result<()> {
+    /// Lets those in whom the kernel's tables name, and no others but those with links; in the clear those of `shield`. Also
+    /// mends what somebody flushed.
+    pub(super) fn admit_planned(&self, planned: BTreeSet<IpAddr>, shield: &Shield) -> anyhow::Result<()> {
         let mut admitted = self.lock();
         admitted.planned = planned;
-        admitted.clear = clear;
-        self.apply(&mut admitted)
+        self.apply(&mut admitted, shield)
     }
 
     /// Lets in nobody but those who are admitted. To be called before there is anything to come in by.
-    pub(super) fn close(&self) -> anyhow::Result<()> {
-        self.apply(&mut self.lock())
+    pub(super) fn close(&self, shield: &Shield) -> anyhow::Result<()> {
+        self.apply(&mut self.lock(), shield)
     }
 
     /// Whether the rules have to be there.
@@ -99,9 +87,9 @@ impl Guard {
         self.lock().is_closed
     }
 
-    fn apply(&self, admitted: &mut Admitted) -> anyhow::Result<()> {
+    fn apply(&self, admitted: &mut Admitted, shield: &Shield) -> anyhow::Result<()> {
         let peers: BTreeSet<IpAddr> = admitted.linked.union(&admitted.planned).copied().collect();
-        match self.bring_about(&peers, &admitted.clear) {
+        match self.bring_about(&peers, &shield.clear()) {
             Err(HostError::Unsupported { .. }) if !self.is_required => {
                 if !std::mem::replace(&mut admitted.is_absent, true) {
                     tracing::warn!(
@@ -150,11 +138,15 @@ impl Guard {
     }
 }
 
-/// Whether this kernel can tell what is encrypted from what is not: makes the rules, with names of nobody, and takes them
-/// away again.
+/// Whether this kernel can tell what is encrypted from what is not: makes the rules, where no packet meets them, and takes
+/// them away again.
 pub(super) fn check() -> Result<(), HostError> {
-    let made = Session::open()?.install(&program(TRIAL, true), &[]);
-    made.and(nft::uninstall(TRIAL))
+    let mut trial = program(TRIAL, true);
+    // On no packet's way.
+    trial.chains.iter_mut().for_each(|chain| chain.hook = None);
+    let made = Session::open()?.install(&trial, &[]);
+    let removed = nft::uninstall(TRIAL);
+    made.and(removed)
 }
 
 /// Takes the rules away.

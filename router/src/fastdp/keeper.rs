@@ -85,8 +85,9 @@ impl Keeper {
                 Ok(changed) => return changed.is_ok(),
                 Err(_elapsed) if next == wake => return true,
                 Err(_elapsed) => {
-                    let mended = self.devices.shield.close();
-                    if let Err(error) = mended.and(self.devices.guard.close()) {
+                    let keys = self.devices.shield.close();
+                    let rules = self.devices.guard.close(&self.devices.shield);
+                    if let Err(error) = keys.and(rules) {
                         tracing::warn!(
                             error = format!("{error:#}"),
                             "the rules for UDP 6784 are not in force"
@@ -105,7 +106,7 @@ impl Keeper {
             let remotes = wanted.tunnels.values().chain(relayed).map(|tunnel| tunnel.remote);
             let remotes: BTreeSet<_> = remotes.chain(wanted.flood.iter().copied()).collect();
             self.devices.shield.plan(remotes.clone())?;
-            self.devices.guard.admit_planned(remotes, self.devices.shield.clear())?;
+            self.devices.guard.admit_planned(remotes, &self.devices.shield)?;
         }
         for (hops, table) in (1..).zip(&wanted.relay) {
             self.relay(hops, table).await?;

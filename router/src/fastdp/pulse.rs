@@ -159,7 +159,7 @@ impl Pulse {
     /// Lets peers in, and tells the heartbeat device of a family where they are.
     async fn introduce(&self, family: Family) -> anyhow::Result<()> {
         let linked = self.links.values().map(|link| link.remote).collect();
-        self.devices.guard.admit_linked(linked, self.devices.shield.clear())?;
+        self.devices.guard.admit_linked(linked, &self.devices.shield)?;
         let device = self.devices.heartbeat(family).await?;
         let of_family = self.links.values().filter(|link| Family::of(link.remote) == family);
         let mut stations: BTreeMap<Mac, Tunnel> = of_family

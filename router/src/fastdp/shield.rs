@@ -43,6 +43,15 @@ pub(crate) fn can_encrypt() -> Result<(), HostError> {
     guard::check()
 }
 
+/// Whether an earlier run left policies behind.
+pub(super) fn is_left() -> anyhow::Result<bool> {
+    match Session::open(PORT).and_then(|session| session.policies()) {
+        // Then there are none.
+        Err(HostError::Unsupported { .. }) => Ok(false),
+        other => Ok(!other?.is_empty()),
+    }
+}
+
 /// Takes all keys and policies away.
 pub(super) fn remove() -> anyhow::Result<()> {
     match Session::open(PORT).and_then(|session| session.clear()) {
@@ -201,31 +210,32 @@ impl State {
         }
     }
 
-    /// In an order in which nobody sends with what is not there: first keys, then who uses them, then the former go.
+    /// In an order in which nothing passes that must not, and nobody sends with what is not there: first the port is closed,
+    /// then come keys, then who uses them, then the former go. What fails keeps nothing else from being done.
     fn apply(&mut self) -> anyhow::Result<()> {
         let doing = || format!("cannot encrypt what leaves by UDP {PORT}");
         let session = Session::open(PORT).with_context(doing)?;
-        let wanted = self.states();
-        let present = session.states().with_context(doing)?;
-        for (id, place) in &wanted {
-            if !present.contains_key(id) {
-                self.install(&session, *place).with_context(doing)?;
-            }
-        }
         let policies = self.policies();
         let found = session.policies().with_context(doing)?;
-        for ((direction, whom), rule) in &policies {
-            if found.get(&(*direction, *whom)) != Some(rule) {
-                session.set_policy(*direction, *whom, *rule).with_context(doing)?;
-            }
-        }
-        for (direction, whom) in found.keys().filter(|key| !policies.contains_key(*key)) {
-            session.remove_policy(*direction, *whom).with_context(doing)?;
-        }
-        for id in present.keys().filter(|id| !wanted.contains_key(*id)) {
-            session.remove_state(*id).with_context(doing)?;
-        }
-        Ok(())
+        let missing = policies.iter().filter(|(about, rule)| found.get(*about) != Some(*rule));
+        let (closing, opening): (Vec<_>, Vec<_>) = missing.partition(|(_, rule)| **rule == Rule::Block);
+        let set = |((direction, whom), rule): (&(Direction, Whom), &Rule)| {
+            session.set_policy(*direction, *whom, *rule)
+        };
+        let closed: Vec<_> = closing.into_iter().map(set).collect();
+        let wanted = self.states();
+        let present = session.states().with_context(doing)?;
+        let missing = wanted.iter().filter(|(id, _)| !present.contains_key(id));
+        let installed: Vec<_> = missing.map(|(_, place)| self.install(&session, *place)).collect();
+        let opened = opening.into_iter().map(set);
+        let former = found.keys().filter(|about| !policies.contains_key(*about));
+        let removed = former.map(|(direction, whom)| session.remove_policy(*direction, *whom));
+        let retired = present.keys().filter(|id| !wanted.contains_key(*id));
+        let retired = retired.map(|id| session.remove_state(*id));
+        let all = closed.into_iter().chain(installed).chain(opened).chain(removed).chain(retired);
+        // Each is done before the first that failed is looked at.
+        let all: Vec<Result<(), HostError>> = all.collect();
+        all.into_iter().collect::<Result<(), HostError>>().with_context(doing)
     }
 
     fn install(&mut self, session: &Session, (link, way, epoch): Place) -> Result<(), HostError> {

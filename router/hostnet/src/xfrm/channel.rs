@@ -1,7 +1,7 @@
 //! Requests to xfrm and their answers (Linux: `include/uapi/linux/xfrm.h`), and the writing and reading of its structures.
 //!
 //! Numbers are in host byte order, but for addresses, ports and SPIs. The kernel answers while we send, so nothing here
-//! ever waits. Every request is wiped after it was sent: some hold keys.
+//! ever waits. Requests and answers are wiped when they were used: some hold keys.
 
 use std::{io, net::IpAddr};
 
@@ -205,7 +205,7 @@ impl Channel {
     }
 
     /// Reads a whole table; `part` is the kind of its parts.
-    pub(super) fn dump(&self, kind: u16, part: u16) -> io::Result<Vec<Vec<u8>>> {
+    pub(super) fn dump(&self, kind: u16, part: u16) -> io::Result<Vec<Zeroizing<Vec<u8>>>> {
         for _ in 0..DUMP_ATTEMPTS {
             let answers = self.exchange(kind, REQUEST | DUMP, &Writer::default())?;
             answers.iter().filter(|answer| answer.kind == ERROR).try_for_each(Answer::outcome)?;
@@ -223,7 +223,7 @@ impl Channel {
         let mut answers = Vec::new();
         loop {
             match self.0.recv_from_full() {
-                Ok((datagram, _)) => answers.extend(split(&datagram)),
+                Ok((datagram, _)) => answers.extend(split(&Zeroizing::new(datagram))),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(answers),
                 Err(error) => return Err(error),
             }
@@ -238,7 +238,8 @@ impl Channel {
 struct Answer {
     kind: u16,
     flags: u16,
-    payload: Vec<u8>,
+    /// Of a state: with its key.
+    payload: Zeroizing<Vec<u8>>,
 }
 
 impl Answer {
@@ -260,7 +261,7 @@ fn split(mut bytes: &[u8]) -> Vec<Answer> {
         answers.push(Answer {
             kind: u16::from_ne_bytes([header[4], header[5]]),
             flags: u16::from_ne_bytes([header[6], header[7]]),
-            payload: payload.to_vec(),
+            payload: Zeroizing::new(payload.to_vec()),
         });
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
