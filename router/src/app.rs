@@ -20,7 +20,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
 };
-use weave_datapath::Querier;
+use weave_datapath::{Querier, RekeyConfig};
 use weave_hostnet::{Host, names::mac_from_seed, udp::Socket};
 use weave_link::{Credentials, StretchedPassword};
 use weave_model::Uid;
@@ -216,6 +216,7 @@ async fn start(
         is_private: !config.passwords.is_empty(),
         trusted: config.trusted_subnets.iter().map(|subnet| subnet.net()).collect(),
         can_encrypt,
+        rekey: RekeyConfig::with_max_age(config.rekey_after),
         plans: plans_receiver,
     })
     .await?;

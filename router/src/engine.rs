@@ -21,7 +21,7 @@ use tokio::{
 use weave_datapath::Plan;
 use weave_ipam::{Refusal, Reply, RequestId};
 use weave_mesh::{DialId, Overlay, OverlayKind};
-use weave_model::LinkId;
+use weave_model::{LinkId, PeerName};
 use weave_node::{Node, Output};
 use weave_worker::{WorkerEvent, Workers};
 
@@ -30,7 +30,7 @@ use self::links::LiveLink;
 use crate::{
     app::Ending,
     clock,
-    fastdp::{Fastdp, Vouch},
+    fastdp::{Fastdp, KeyInUse, Vouch},
     mark::MarkFile,
     quic::link::{LinkEvent, Linker},
     store::{Change, Part, Store},
@@ -213,6 +213,16 @@ impl Engine {
             any = true;
         }
         any
+    }
+
+    /// With which key the kernel encrypts what leaves for a peer, if it does.
+    pub(crate) fn key_of(&self, peer: PeerName) -> Option<KeyInUse> {
+        self.links_to(peer).find_map(|link| self.fastdp.key_of(link))
+    }
+
+    /// How often such a key was changed.
+    pub(crate) fn key_changes(&self) -> u64 {
+        self.fastdp.key_changes()
     }
 
     /// Heartbeats of the kernel's paths: sent, and heard.

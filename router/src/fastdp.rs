@@ -11,6 +11,7 @@ mod adoption;
 mod devices;
 mod guard;
 mod keeper;
+mod lookout;
 mod pulse;
 mod shield;
 mod suspect;
@@ -29,16 +30,21 @@ use tokio::{
     sync::{mpsc, watch},
     task::AbortHandle,
 };
-use weave_datapath::Plan;
+use weave_datapath::{Plan, RekeyConfig};
 use weave_hostnet::{Host, LinkIndex};
 use weave_model::{LinkId, PeerName};
 
 use self::{
-    adoption::Adoption, devices::Devices, guard::Guard, keeper::Keeper, pulse::Pulse, shield::Shield,
+    adoption::Adoption,
+    devices::Devices,
+    guard::Guard,
+    keeper::Keeper,
+    pulse::Pulse,
+    shield::{Known, Shield},
 };
 pub(crate) use self::{
     pulse::Vouch,
-    shield::{Protection, can_encrypt},
+    shield::{KeyInUse, Protection, can_encrypt},
 };
 
 /// Why the kernel does not carry a link that has to be encrypted.
@@ -74,6 +80,7 @@ pub(crate) struct Fastdp {
     /// Why no link of this router is carried by the kernel, if none is.
     disabled: Option<&'static str>,
     can_encrypt: bool,
+    keys: Arc<Known>,
     beats: Arc<Beats>,
 }
 
@@ -99,6 +106,8 @@ pub(crate) struct Setup {
     pub(crate) trusted: Vec<IpNet>,
     /// Whether the kernel can encrypt what it carries.
     pub(crate) can_encrypt: bool,
+    /// When keys are changed.
+    pub(crate) rekey: RekeyConfig,
     pub(crate) plans: watch::Receiver<Arc<Plan>>,
 }
 
@@ -121,6 +130,7 @@ impl Fastdp {
             is_private,
             trusted,
             can_encrypt,
+            rekey,
             plans,
         } = setup;
         let is_shielded = is_private && can_encrypt && disabled.is_none();
@@ -134,13 +144,17 @@ impl Fastdp {
         if !is_shielded {
             shield::remove()?;
         }
-        let shield = Shield::new(is_shielded)?;
+        let shield = Shield::new(is_shielded, rekey)?;
         let guard = Guard::new(is_private, is_shielded);
         if is_shielded {
             guard.close(&shield)?;
         }
+        let keys = shield.known();
         let devices = Arc::new(Devices::new(host.clone(), bridge, guard, shield, bridge_mtu, local));
         let may_stay = |remote: IpAddr| !is_private || trusted.iter().any(|subnet| subnet.contains(&remote));
+        if is_shielded {
+            lookout::start(&devices)?;
+        }
         let adoption = Adoption::look(&devices, may_stay).await?;
         let (orders, orders_receiver) = mpsc::channel(ORDERS);
         let (events, events_receiver) = mpsc::unbounded_channel();
@@ -149,7 +163,11 @@ impl Fastdp {
         let pulse = disabled.is_none().then(|| {
             Pulse::new(Arc::clone(&devices), local, orders_receiver, events.clone(), Arc::clone(&beats))
         });
-        Ok((Self { orders, events, disabled, can_encrypt, beats }, Tasks { keeper, pulse }, events_receiver))
+        Ok((
+            Self { orders, events, disabled, can_encrypt, keys, beats },
+            Tasks { keeper, pulse },
+            events_receiver,
+        ))
     }
 
     /// Why no link of this router is carried by the kernel, if none is.
@@ -160,6 +178,16 @@ impl Fastdp {
     /// Whether the kernel can encrypt what it carries.
     pub(crate) const fn can_encrypt(&self) -> bool {
         self.can_encrypt
+    }
+
+    /// With which key a link's frames leave, when the kernel encrypts them.
+    pub(crate) fn key_of(&self, link: LinkId) -> Option<KeyInUse> {
+        self.keys.in_use(link)
+    }
+
+    /// How often a link went over to its next key.
+    pub(crate) fn key_changes(&self) -> u64 {
+        self.keys.changes()
     }
 
     /// How many heartbeats were sent, and heard.

@@ -26,6 +26,7 @@ struct Snapshot {
     engine: engine::Counters,
     /// Sent, and heard.
     heartbeats: (u64, u64),
+    key_changes: u64,
     mesh: weave_mesh::Counters,
     worker: weave_worker::Counters,
     dns: Option<weave_dns::Stats>,
@@ -60,6 +61,7 @@ impl Snapshot {
         Self {
             engine: engine.counters.clone(),
             heartbeats: engine.heartbeats(),
+            key_changes: engine.key_changes(),
             mesh: engine.node.mesh_status(now).counters,
             worker: engine.workers.counters(),
             dns,
@@ -141,6 +143,9 @@ impl Snapshot {
         let mut beats = out.counter("weave_fastdp_heartbeats", "Heartbeats over the kernel's paths")?;
         beats.put(&[("direction", "sent".to_owned())], self.heartbeats.0)?;
         beats.put(&[("direction", "received".to_owned())], self.heartbeats.1)?;
+        let mut keys =
+            out.counter("weave_fastdp_rekeys", "Keys with which the kernel encrypts that were changed")?;
+        keys.put(&[], self.key_changes)?;
         let mut mtu = out.gauge("weave_link_mtu_bytes", "Largest packet that a link carries")?;
         for (link, peer) in up() {
             if let Some(bytes) = link.mtu {

@@ -166,6 +166,7 @@ mod tests {
             nickname: Some(name.to_owned()),
             mtu: Some(1450),
             rtt_us: None,
+            kernel_key: None,
             clock_skew_ms: None,
             since_s: 60,
             info: None,

@@ -168,6 +168,11 @@ impl Engine {
         self.links.values().filter(|live| live.peer == peer).find_map(|live| live.skew.ahead_ms())
     }
 
+    /// The links to a peer, the latest first.
+    pub(super) fn links_to(&self, peer: PeerName) -> impl Iterator<Item = LinkId> {
+        self.links.iter().rev().filter(move |(_, live)| live.peer == peer).map(|(link, _)| *link)
+    }
+
     /// The mesh keeps the link: let it carry data.
     pub(super) fn adopt(&mut self, link: LinkId) {
         let Some(data) = self.links.get_mut(&link).and_then(|live| live.data.take()) else { return };

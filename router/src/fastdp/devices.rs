@@ -55,6 +55,15 @@ impl Devices {
         Self { host, bridge, guard, shield, mtu, local, made: Mutex::default() }
     }
 
+    /// Puts back what somebody took away of the rules for the port.
+    pub(super) fn close_port(&self) {
+        let keys = self.shield.close();
+        let rules = self.guard.close(&self.shield);
+        if let Err(error) = keys.and(rules) {
+            tracing::warn!(error = format!("{error:#}"), "the rules for UDP {PORT} are not in force");
+        }
+    }
+
     /// The device that carries data over this family, on the bridge.
     pub(super) async fn data(&self, family: Family) -> anyhow::Result<LinkIndex> {
         let mut made = self.made.lock().await;

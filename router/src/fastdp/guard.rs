@@ -25,7 +25,7 @@ use weave_hostnet::{
 use super::{PORT, shield::Shield};
 
 /// The table, and its sets: who may come in, and with whom we speak in the clear.
-const TABLE: &str = "weave-fastdp";
+pub(super) const TABLE: &str = "weave-fastdp";
 const PEERS: [&str; 2] = ["peers4", "peers6"];
 const CLEAR: [&str; 2] = ["clear4", "clear6"];
 /// A table that is tried out and taken away.

@@ -85,14 +85,7 @@ impl Keeper {
                 Ok(changed) => return changed.is_ok(),
                 Err(_elapsed) if next == wake => return true,
                 Err(_elapsed) => {
-                    let keys = self.devices.shield.close();
-                    let rules = self.devices.guard.close(&self.devices.shield);
-                    if let Err(error) = keys.and(rules) {
-                        tracing::warn!(
-                            error = format!("{error:#}"),
-                            "the rules for UDP 6784 are not in force"
-                        );
-                    }
+                    self.devices.close_port();
                 }
             }
         }

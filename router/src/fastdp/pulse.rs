@@ -39,9 +39,6 @@ pub(crate) enum Vouch {
     Broken { link: LinkId, reason: String },
 }
 
-/// Every how many looks it is seen to the keys: several times in the least life of one ([`weave_datapath::RekeyConfig`]).
-const LOOKS_PER_KEYS: u32 = 4;
-
 /// What is to be known of a link.
 #[derive(Debug, Clone, Copy)]
 struct Candidature {
@@ -61,6 +58,8 @@ pub(super) struct Pulse {
     beats: Arc<Beats>,
     packets: u64,
     looks: u32,
+    /// When it is seen to the keys.
+    next_keys: Instant,
     started: Instant,
 }
 
@@ -82,6 +81,7 @@ impl Pulse {
             beats,
             packets: 0,
             looks: 0,
+            next_keys: clock::now(),
             started: clock::now(),
         }
     }
@@ -206,10 +206,14 @@ impl Pulse {
         if let Err(error) = self.look_at_traffic().await {
             tracing::debug!(error = format!("{error:#}"), "cannot read the VXLAN devices' counters");
         }
-        if self.looks.is_multiple_of(LOOKS_PER_KEYS)
-            && let Err(error) = self.devices.shield.look()
-        {
-            tracing::warn!(error = format!("{error:#}"), "cannot look after the keys of the kernel's paths");
+        if clock::now() >= self.next_keys {
+            self.next_keys = clock::now() + self.devices.shield.pace();
+            if let Err(error) = self.devices.shield.look() {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "cannot look after the keys of the kernel's paths"
+                );
+            }
         }
         if self.looks.is_multiple_of(LOOKS_PER_MTU) {
             for (link, Candidature { remote, is_encrypted, .. }) in self.links.clone() {

@@ -8,7 +8,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, UdpSocket},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -61,10 +65,39 @@ pub(super) fn remove() -> anyhow::Result<()> {
     }
 }
 
+/// A key with which a link's frames leave.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyInUse {
+    pub(crate) cipher: Cipher,
+    /// How many there were before.
+    pub(crate) number: u32,
+    pub(crate) since: Instant,
+}
+
+/// What may be known of the keys: read by whoever reports, without waiting for the kernel.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    in_use: Mutex<BTreeMap<LinkId, KeyInUse>>,
+    changes: AtomicU64,
+}
+
+impl Known {
+    pub(super) fn in_use(&self, link: LinkId) -> Option<KeyInUse> {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner).get(&link).copied()
+    }
+
+    /// How often a link went over to its next key.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+}
+
 /// See the module's documentation.
 pub(super) struct Shield {
     is_active: bool,
+    rekey: RekeyConfig,
     state: Mutex<State>,
+    known: Arc<Known>,
 }
 
 #[derive(Default)]
@@ -94,8 +127,8 @@ type Place = (LinkId, KeyUse, u32);
 
 impl Shield {
     /// An active one closes the port at once.
-    pub(super) fn new(is_active: bool) -> anyhow::Result<Self> {
-        let shield = Self { is_active, state: Mutex::default() };
+    pub(super) fn new(is_active: bool, rekey: RekeyConfig) -> anyhow::Result<Self> {
+        let shield = Self { is_active, rekey, state: Mutex::default(), known: Arc::default() };
         shield.close()?;
         Ok(shield)
     }
@@ -103,6 +136,16 @@ impl Shield {
     /// Whether the port is closed for those without protection.
     pub(super) const fn is_active(&self) -> bool {
         self.is_active
+    }
+
+    /// What may be known of the keys.
+    pub(super) fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.known)
+    }
+
+    /// How often [`Shield::look`] is to be called.
+    pub(super) fn pace(&self) -> Duration {
+        self.rekey.look()
     }
 
     /// Brings the kernel in line. Also mends what somebody flushed.
@@ -132,7 +175,7 @@ impl Shield {
                 local: local_towards(remote)?,
                 cipher,
                 keys,
-                rekey: Rekey::new(RekeyConfig::default(), clock::now()),
+                rekey: Rekey::new(self.rekey, clock::now()),
             }),
         };
         let mut state = self.lock();
@@ -144,6 +187,7 @@ impl Shield {
             state.links.remove(&link);
             state.apply()?;
         }
+        state.tell(&self.known);
         result
     }
 
@@ -153,6 +197,7 @@ impl Shield {
         let Some(protected) = state.links.get_mut(&link) else { return Ok(()) };
         protected.is_linked = false;
         state.forget();
+        state.tell(&self.known);
         state.apply()
     }
 
@@ -174,7 +219,9 @@ impl Shield {
             return Ok(());
         }
         let used = Session::open(PORT)?.states()?;
-        state.observe(&used);
+        let changes = state.observe(&used);
+        self.known.changes.fetch_add(changes, Ordering::Relaxed);
+        state.tell(&self.known);
         state.apply()
     }
 
@@ -189,11 +236,22 @@ impl State {
         self.links.retain(|_, link| link.is_linked || planned.contains(&link.remote));
     }
 
-    fn observe(&mut self, used: &BTreeMap<StateId, Use>) {
+    fn tell(&self, known: &Known) {
+        let in_use = self.links.iter().filter(|(_, link)| link.is_linked).filter_map(|(id, link)| {
+            let Esp { cipher, rekey, .. } = link.esp.as_ref()?;
+            Some((*id, KeyInUse { cipher: *cipher, number: rekey.sending(), since: rekey.since() }))
+        });
+        *known.in_use.lock().unwrap_or_else(PoisonError::into_inner) = in_use.collect();
+    }
+
+    /// Tells how many links went over to another key.
+    fn observe(&mut self, used: &BTreeMap<StateId, Use>) -> u64 {
         let now = clock::now();
+        let mut changes = 0;
         for link in self.links.values_mut() {
             let remote = link.remote;
             let Some(esp) = &mut link.esp else { continue };
+            let before = esp.rekey.sending();
             match used.get(&esp.state(remote, KeyUse::Send, esp.rekey.sending()).id) {
                 Some(used) => esp.rekey.handle_sent(used.bytes),
                 None => esp.rekey.handle_lost(),
@@ -207,7 +265,9 @@ impl State {
             if esp.rekey.handle_timeout(now) {
                 tracing::debug!(%remote, epoch = esp.rekey.sending(), "keys of the kernel's path change");
             }
+            changes += u64::from(esp.rekey.sending() - before);
         }
+        changes
     }
 
     /// In an order in which nothing passes that must not, and nobody sends with what is not there: first the port is closed,

@@ -268,7 +268,7 @@ fn split(mut bytes: &[u8]) -> Vec<Answer> {
     answers
 }
 
-fn failed(source: io::Error) -> HostError {
+pub(super) fn failed(source: io::Error) -> HostError {
     match source.raw_os_error() {
         Some(libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT) => HostError::Unsupported {
             feature: "IPsec (xfrm)",
