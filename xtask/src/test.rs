@@ -103,10 +103,20 @@ const REAL: [Check; 3] = [
 ];
 
 /// What `--guest` runs.
-const GUEST: [guest::Tests; 2] = [
+const GUEST: [guest::Tests; 8] = [
     guest::Tests { package: "weave-hostnet", features: "", target: "netns", filter: "esp::" },
-    guest::Tests { package: "weave-tests", features: "guest", target: "e2e_esp", filter: "" },
+    guest::Tests { package: "weave-tests", features: "guest", target: "e2e_esp", filter: "--skip by_hand" },
+    end_to_end("e2e_fastdp"),
+    end_to_end("e2e_secrecy"),
+    end_to_end("e2e_flooding"),
+    end_to_end("e2e_sizes"),
+    end_to_end("e2e_relay"),
+    end_to_end("e2e_ipv6"),
 ];
+
+const fn end_to_end(target: &'static str) -> guest::Tests {
+    guest::Tests { package: "weave-tests", features: "guest", target, filter: "" }
+}
 
 /// A program that `--real` needs, and the Debian package that has it.
 const NEEDED: [(&str, &str); 9] = [
@@ -125,8 +135,7 @@ impl Test {
     pub(crate) fn run(&self) -> Result<std::process::ExitCode> {
         let start = weave_tests::clock::now();
         if self.guest {
-            build_programs()?;
-            guest::run(&self.kernel, &GUEST, self.only.as_deref())?;
+            guest::run(&self.kernel, &GUEST, self.only.as_deref(), say)?;
             say(&format!("all tests passed in the guest in {:.0} s", start.elapsed().as_secs_f64()));
             return Ok(std::process::ExitCode::SUCCESS);
         }
@@ -151,15 +160,6 @@ impl Test {
         say(&format!("all {} checks passed in {:.0} s", chosen.len(), start.elapsed().as_secs_f64()));
         Ok(std::process::ExitCode::SUCCESS)
     }
-}
-
-/// What the guest's tests start besides themselves.
-fn build_programs() -> Result<()> {
-    let _weaver_and_weave = weave_tests::product::Programs::build(weave_tests::product::Profile::Dev)?;
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    let status = cargo.args(["build", "--quiet", "--package", "weave-tests", "--bins"]).status()?;
-    if status.success() { Ok(()) } else { bail!("the traffic generator does not build") }
 }
 
 /// Installs what is missing. The engines are the tests' own, so the one of the package is not started.
