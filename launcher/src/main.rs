@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 fn usage(error: &clap::Error) -> ExitCode {
     if let Some(answer) = removed::answer(error) {
         context::talk(answer);
-        return Exit::Failed.into();
+        return Exit::Usage.into();
     }
     // A closed pipe is no reason to fail differently.
     let _ = error.print();

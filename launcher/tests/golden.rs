@@ -4,6 +4,7 @@
 
 #[path = "../../router/control/tests/fake/mod.rs"]
 mod fake;
+mod host;
 
 use std::{
     collections::BTreeSet,
@@ -12,9 +13,7 @@ use std::{
     process::{Command, Output},
 };
 
-use fake::{Engine, TempDir};
-use tokio::{runtime::Runtime, sync::mpsc};
-use weave_control::{ListenConfig, Listener, serve};
+use host::Host;
 
 /// Name of the files, and the command line, in the order in which they are run against one router.
 const LINES: [(&str, &str); 31] = [
@@ -55,48 +54,25 @@ const LINES: [(&str, &str); 31] = [
 const NOT_ANSWERS: [&str; 9] =
     ["launch", "stop", "env", "config", "docker-plugin", "completion", "man", "help", "ipam"];
 
-struct Host {
-    dir: TempDir,
-    _runtime: Runtime,
+/// A host whose router has something to find.
+fn host() -> Host {
+    let host = Host::with_router();
+    let mut state = host.engine.0.lock().unwrap();
+    state.diagnosis.find("x.y", weave_api::Severity::Warning, "x is y", "mend it");
+    drop(state);
+    host
 }
 
-impl Host {
-    fn new() -> Self {
-        let dir = TempDir::new();
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let config = ListenConfig::new(dir.join("run/weave.sock"));
-        let listener = runtime.block_on(Listener::bind(&config)).unwrap();
-        let (commands, receiver) = mpsc::channel(4);
-        let engine = Engine::default();
-        engine.0.lock().unwrap().diagnosis.find("x.y", weave_api::Severity::Warning, "x is y", "mend it");
-        runtime.spawn(engine.run(receiver));
-        runtime.spawn(serve(listener, commands, std::future::pending()));
-        Self { dir, _runtime: runtime }
-    }
-
-    fn weave(&self, line: &str, form: &str) -> String {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_weave"));
-        for name in ["WEAVE_HTTP_ADDR", "WEAVE_HTTP_TOKEN_FILE", "WEAVE_PASSWORD", "WEAVER"] {
-            command.env_remove(name);
+/// What was said, on both voices, and the code, without what differs by run.
+fn stable(host: &Host, output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut all = format!("exit {}\n", output.status.code().unwrap_or(-1));
+    for (voice, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
+        if !bytes.is_empty() {
+            all += &format!("--- {voice}\n{}", text(bytes));
         }
-        command.env("WEAVE_DOCKER_SOCKET", self.dir.join("no-docker.sock"));
-        command.env("WEAVE_RUN_DIR", self.dir.join("run"));
-        let output = command.args(line.split_whitespace()).args(["-o", form]).output().unwrap();
-        self.stable(&output)
     }
-
-    /// What was said, on both voices, and the code, without what differs by run.
-    fn stable(&self, output: &Output) -> String {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let mut all = format!("exit {}\n", output.status.code().unwrap_or(-1));
-        for (voice, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
-            if !bytes.is_empty() {
-                all += &format!("--- {voice}\n{}", text(bytes));
-            }
-        }
-        all.replace(&self.dir.path().display().to_string(), "DIR")
-    }
+    all.replace(&host.dir.path().display().to_string(), "DIR")
 }
 
 /// Compares with the file, or writes it when told to.
@@ -113,9 +89,10 @@ fn hold(name: &str, form: &str, said: &str) -> Option<String> {
 fn every_command_and_view_prints_what_it_always_has() {
     let mut differing = Vec::new();
     for (form, suffix) in [("text", "txt"), ("wide", "wide"), ("json", "json"), ("yaml", "yaml")] {
-        let host = Host::new();
+        let host = host();
         for (name, line) in LINES {
-            let said = host.weave(line, form);
+            let output = host.command(line).args(["-o", form]).output().unwrap();
+            let said = stable(&host, &output);
             // What a table or YAML adds is shown where there is something to show.
             let is_view = name.starts_with("status") || name == "ps";
             if ["text", "json"].contains(&form) || is_view {

@@ -3,6 +3,7 @@
 
 #[path = "../../router/control/tests/fake/mod.rs"]
 mod fake;
+mod host;
 
 use std::{
     fs::{File, OpenOptions},
@@ -12,45 +13,14 @@ use std::{
     process::Command,
 };
 
-use fake::{Engine, TempDir};
+use host::Host;
 use rustix::{
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{Winsize, tcsetwinsize},
 };
-use tokio::{runtime::Runtime, sync::mpsc};
-use weave_control::{ListenConfig, Listener, serve};
 
-struct Host {
-    dir: TempDir,
-    _runtime: Runtime,
-}
-
-impl Host {
-    fn new() -> Self {
-        let dir = TempDir::new();
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener =
-            runtime.block_on(Listener::bind(&ListenConfig::new(dir.join("run/weave.sock")))).unwrap();
-        let (commands, receiver) = mpsc::channel(4);
-        runtime.spawn(Engine::default().run(receiver));
-        runtime.spawn(serve(listener, commands, std::future::pending()));
-        Self { dir, _runtime: runtime }
-    }
-
-    fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_weave"));
-        for name in ["WEAVE_HTTP_ADDR", "WEAVE_HTTP_TOKEN_FILE", "NO_COLOR"] {
-            command.env_remove(name);
-        }
-        command.env("WEAVE_DOCKER_SOCKET", self.dir.join("no-docker.sock")).env("TERM", "xterm");
-        command.env("WEAVE_RUN_DIR", self.dir.join("run")).args(line.split_whitespace());
-        command
-    }
-
-    fn in_a_pipe(&self, line: &str) -> String {
-        String::from_utf8(self.command(line).output().unwrap().stdout).unwrap()
-    }
+fn in_a_pipe(host: &Host, line: &str) -> String {
+    String::from_utf8(host.command(line).output().unwrap().stdout).unwrap()
 }
 
 /// What a command prints on a terminal of so many columns.
@@ -87,8 +57,8 @@ fn read_all(mut master: File) -> String {
 
 #[test]
 fn headings_have_colours_on_a_terminal_that_wants_them() {
-    let host = Host::new();
-    let plain = host.in_a_pipe("status");
+    let host = Host::with_router();
+    let plain = in_a_pipe(&host, "status");
     assert!(!plain.contains('\x1b'), "{plain}");
     let dressed = on_a_terminal(host.command("status"), 80);
     assert!(dressed.contains("\x1b[1m        Service: router\x1b[0m\n"), "{dressed}");
@@ -98,15 +68,15 @@ fn headings_have_colours_on_a_terminal_that_wants_them() {
         assert_eq!(on_a_terminal(command, 80), plain, "{name}");
     }
     let json = on_a_terminal(host.command("status -o json"), 20);
-    assert_eq!(json, host.in_a_pipe("status -o json"));
+    assert_eq!(json, in_a_pipe(&host, "status -o json"));
 }
 
 #[test]
 fn a_table_fits_the_terminal_and_is_whole_elsewhere() {
-    let host = Host::new();
-    host.in_a_pipe("attach --netns c1 10.9.1.7/24 --name web");
+    let host = Host::with_router();
+    in_a_pipe(&host, "attach --netns c1 10.9.1.7/24 --name web");
     let whole = "c1 02:00:00:00:00:09 10.9.1.7/24\n";
-    assert_eq!(host.in_a_pipe("ps"), whole);
+    assert_eq!(in_a_pipe(&host, "ps"), whole);
     assert_eq!(on_a_terminal(host.command("ps"), 80), whole);
     assert_eq!(on_a_terminal(host.command("ps"), 30), "c1 … 10.9.1.7/24\n");
     let wide = on_a_terminal(host.command("ps -o wide"), 30);

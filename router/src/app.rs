@@ -21,7 +21,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 use weave_datapath::{Querier, RekeyConfig};
-use weave_hostnet::{Host, names::mac_from_seed, udp::Socket};
+use weave_hostnet::{Host, HostError, names::mac_from_seed, udp::Socket};
 use weave_link::{Credentials, StretchedPassword};
 use weave_model::Uid;
 use weave_names::Snapshot;
@@ -30,7 +30,7 @@ use weave_worker::{Workers, WorkersConfig};
 use self::{
     bridge::Bridge,
     names::{domain_of, start_dns},
-    node::{hello, start_node},
+    node::{Kernel, hello, start_node},
 };
 use crate::{
     clock,
@@ -194,8 +194,9 @@ async fn start(
     let endpoint = start_quic(socket, local)?;
     let (link_events, links_receiver) = mpsc::channel(LINK_EVENTS);
     let can_encrypt = can_encrypt(config);
+    let lacks_vxlan = no_fastdp(config, can_encrypt).is_none() && lacks_vxlan(host).await;
     let introduction = Introduction {
-        hello: hello(config, local, uid, can_encrypt),
+        hello: hello(config, local, uid, Kernel { can_encrypt, lacks_vxlan }),
         trusted: config.trusted_subnets.iter().map(|subnet| subnet.net()).collect(),
     };
     let credentials = Credentials {
@@ -213,6 +214,7 @@ async fn start(
         bridge_mtu: bridge.mtu.into(),
         tap_port: bridge.tap_port,
         disabled: no_fastdp(config, can_encrypt),
+        lacks_vxlan,
         is_private: !config.passwords.is_empty(),
         trusted: config.trusted_subnets.iter().map(|subnet| subnet.net()).collect(),
         can_encrypt,
@@ -377,6 +379,21 @@ fn can_encrypt(config: &Config) -> bool {
     fastdp::can_encrypt()
         .inspect_err(|error| tracing::info!(%error, "the tunnel carries what is to be encrypted"))
         .is_ok()
+}
+
+/// Looked at once: a module that is loaded later serves from the next start on.
+async fn lacks_vxlan(host: &Host) -> bool {
+    match host.check_vxlan().await {
+        Ok(()) => false,
+        Err(error @ HostError::Unsupported { .. }) => {
+            tracing::warn!(%error, "the kernel cannot carry frames; the slower tunnel does");
+            true
+        }
+        Err(error) => {
+            tracing::debug!(%error, "cannot find out whether the kernel has VXLAN");
+            false
+        }
+    }
 }
 
 fn start_quic(socket: SharedSocket, local: &Local) -> anyhow::Result<quinn::Endpoint> {

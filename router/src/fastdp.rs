@@ -77,10 +77,11 @@ enum Order {
 pub(crate) struct Fastdp {
     orders: mpsc::Sender<Order>,
     events: mpsc::UnboundedSender<Vouch>,
-    /// Why no link of this router is carried by the kernel, if none is.
+    /// Why the kernel is to carry nothing, if so.
     disabled: Option<&'static str>,
     can_encrypt: bool,
     keys: Arc<Known>,
+    lacks_vxlan: bool,
     beats: Arc<Beats>,
 }
 
@@ -100,6 +101,8 @@ pub(crate) struct Setup {
     pub(crate) tap_port: LinkIndex,
     /// Why the kernel is to carry nothing, if so.
     pub(crate) disabled: Option<&'static str>,
+    /// Whether it cannot carry anything, as it has no VXLAN.
+    pub(crate) lacks_vxlan: bool,
     /// Whether nobody may send frames to containers who is not in the mesh: there is a password.
     pub(crate) is_private: bool,
     /// With whom it may be in the clear all the same, if they agree.
@@ -127,6 +130,7 @@ impl Fastdp {
             bridge_mtu,
             tap_port,
             disabled,
+            lacks_vxlan,
             is_private,
             trusted,
             can_encrypt,
@@ -164,15 +168,15 @@ impl Fastdp {
             Pulse::new(Arc::clone(&devices), local, orders_receiver, events.clone(), Arc::clone(&beats))
         });
         Ok((
-            Self { orders, events, disabled, can_encrypt, keys, beats },
+            Self { orders, events, disabled, can_encrypt, lacks_vxlan, keys, beats },
             Tasks { keeper, pulse },
             events_receiver,
         ))
     }
 
     /// Why no link of this router is carried by the kernel, if none is.
-    pub(crate) const fn disabled(&self) -> Option<&'static str> {
-        self.disabled
+    pub(crate) fn disabled(&self) -> Option<&'static str> {
+        self.disabled.or_else(|| self.lacks_vxlan.then_some("this host's kernel has no VXLAN"))
     }
 
     /// Whether the kernel can encrypt what it carries.

@@ -28,6 +28,8 @@ struct Snapshot {
     heartbeats: (u64, u64),
     key_changes: u64,
     mesh: weave_mesh::Counters,
+    /// Facts of all routers that are held here.
+    facts: usize,
     worker: weave_worker::Counters,
     dns: Option<weave_dns::Stats>,
     /// Whether the ring answers requests of its own: claims and allocations that wait.
@@ -58,11 +60,13 @@ impl Ops {
 impl Snapshot {
     fn take(engine: &Engine, report: Report, dns: Option<weave_dns::Stats>, now: Instant) -> Self {
         let own = report.router.name;
+        let mesh = engine.node.mesh_status(now);
         Self {
             engine: engine.counters.clone(),
             heartbeats: engine.heartbeats(),
             key_changes: engine.key_changes(),
-            mesh: engine.node.mesh_status(now).counters,
+            mesh: mesh.counters,
+            facts: mesh.facts,
             worker: engine.workers.counters(),
             dns,
             pending: engine.node.ipam_status().map_or(0, |status| status.pending.len()),
@@ -169,6 +173,11 @@ impl Snapshot {
             packets.put(&labels(link.peer.to_string(), "sent"), link.counters.tx_packets)?;
             packets.put(&labels(link.peer.to_string(), "received"), link.counters.rx_packets)?;
         }
+        out.count(
+            "weave_sleeve_rekeys",
+            "Times that a sending lane of the tunnel took a new key",
+            self.worker.rekeys,
+        )?;
         let harmless = DropReason::ALL.into_iter().filter(|reason| !reason.is_loss());
         let harmless: Vec<&str> = harmless.map(DropReason::label).collect();
         let mut drops = out.counter("weave_drops", "Frames and datagrams that somebody misses, by reason")?;
@@ -205,6 +214,7 @@ impl Snapshot {
             "Times that the routes were computed",
             self.mesh.recalculations,
         )?;
+        out.number("weave_gossip_facts", "Facts of all routers that are held here", whole(self.facts))?;
         out.count("weave_peers_joined", "Routers that came", self.engine.joined)?;
         out.count("weave_peers_left", "Routers that went", self.engine.left)?;
         out.number("weave_peers", "Routers known, this one included", whole(self.report.router.peers.len()))

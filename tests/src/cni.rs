@@ -1,18 +1,24 @@
 //! Container runtimes as CNI sees them: somebody who runs a plugin with an environment and a configuration.
 
 use std::{
+    collections::BTreeMap,
     env, fs,
+    net::IpAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde_json::{Value, json};
+use weave_api::{ListRequest, PsRequest};
 
 use crate::{
-    lab::{Container, Lab, Place, target_directory},
+    clock::{Look, wait_until},
+    lab::{Container, Host, Lab, Place, target_directory},
     product::{Programs, Router},
-    sandbox, scene, tool,
+    sandbox,
+    scene::{self, LIMIT},
+    tool,
 };
 
 /// The plugins, and where a runtime finds them.
@@ -57,6 +63,34 @@ pub fn play(test: &str, body: impl FnOnce(&Programs) -> Result<()>) -> Result<()
         ensure!(status.success(), "the build failed; its messages are above");
     }
     scene::play(test, body)
+}
+
+/// A host with a router and the plugins.
+#[derive(Debug)]
+pub struct Scene<'s> {
+    /// What has been built.
+    pub programs: &'s Programs,
+    /// Where it plays.
+    pub lab: &'s Lab,
+    /// What a runtime there calls.
+    pub plugins: Plugins,
+    /// The host's router.
+    pub router: &'s Router<'s>,
+}
+
+/// As [`play`], on one host, whose router has these flags.
+///
+/// # Errors
+/// As [`scene::play`].
+pub fn play_alone(test: &str, flags: &[&str], body: impl FnOnce(&Scene<'_>) -> Result<()>) -> Result<()> {
+    play(test, |programs| {
+        let mut lab = scene::lab()?;
+        let hosts: [Host; 1] = scene::hosts(&mut lab)?;
+        let routers = scene::routers(programs, &hosts, flags)?;
+        let plugins = Plugins::install(&lab, programs)?;
+        body(&Scene { programs, lab: &lab, plugins, router: &routers[0] })?;
+        scene::finish(routers)
+    })
 }
 
 impl Plugins {
@@ -205,4 +239,44 @@ pub fn config(router: &Router<'_>, version: &str, extra: &Value) -> Value {
         config[key] = value.clone();
     }
     config
+}
+
+/// Everything that an attachment may change, but the host's own address, which stays once it is needed.
+///
+/// # Errors
+/// When the kernel or the router does not answer.
+pub fn state(router: &Router<'_>) -> Result<BTreeMap<&'static str, String>> {
+    let links = router.host().run("ip -o link show")?;
+    let mut links: Vec<&str> = links.lines().filter_map(|line| line.split(": ").nth(1)).collect();
+    links.sort_unstable();
+    let mut held = router.call(&ListRequest {})?.addresses_by_owner;
+    held.retain(|owner, _| owner.as_str() != "weave:expose");
+    let mut containers = router.call(&PsRequest::default())?.containers;
+    containers.retain(|container| container.id.as_str() != "weave:expose");
+    Ok(BTreeMap::from([
+        ("addresses", format!("{held:?}")),
+        ("containers", format!("{containers:?}")),
+        ("links", links.join(" ")),
+    ]))
+}
+
+/// Waits until nothing is left of what came after `before`.
+///
+/// # Errors
+/// When something is.
+pub fn await_state(router: &Router<'_>, before: &BTreeMap<&'static str, String>) -> Result<()> {
+    let waited = wait_until("nothing to be left", LIMIT, || {
+        let now = state(router)?;
+        Ok(Look::when(now == *before, || format!("{now:?}; before: {before:?}")))
+    });
+    waited.map(drop)
+}
+
+/// The first address of a result.
+///
+/// # Errors
+/// When it has none.
+pub fn address(result: &Value) -> Result<IpAddr> {
+    let text = result["ips"][0]["address"].as_str().with_context(|| format!("no address: {result}"))?;
+    Ok(text.split('/').next().unwrap_or_default().parse()?)
 }

@@ -1,53 +1,17 @@
 //! CNI plugins with real routers: every command and version, wrong questions, absent routers, many at once.
 
-use std::{
-    collections::BTreeMap, fs, net::IpAddr, os::unix::fs::PermissionsExt as _, thread, time::Duration,
-};
+use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::{Value, json};
-use weave_api::{ListRequest, NetworkRequest, PsRequest};
+use weave_api::ListRequest;
 use weave_tests::{
-    clock::{self, Look, wait_until},
-    cni::{Plugins, Pod, answer, config, play},
+    cni::{self, Plugins, Pod, Scene, address, answer, await_state, config, play, play_alone, state},
     lab::{Container, Host},
-    product::Router,
-    scene::{self, LIMIT, attach, await_mesh, await_ping, finish, hosts, lab, routers},
-    tool,
-    traffic::{PingReport, measure},
+    scene::{self, attach, await_mesh, await_ping, finish, hosts, lab, routers},
 };
 
 const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
-
-/// Everything that an attachment may change, but the host's own address, which stays once it is needed.
-fn state(router: &Router<'_>) -> Result<BTreeMap<&'static str, String>> {
-    let links = router.host().run("ip -o link show")?;
-    let mut links: Vec<&str> = links.lines().filter_map(|line| line.split(": ").nth(1)).collect();
-    links.sort_unstable();
-    let mut held = router.call(&ListRequest {})?.addresses_by_owner;
-    held.retain(|owner, _| owner.as_str() != "weave:expose");
-    let mut containers = router.call(&PsRequest::default())?.containers;
-    containers.retain(|container| container.id.as_str() != "weave:expose");
-    Ok(BTreeMap::from([
-        ("addresses", format!("{held:?}")),
-        ("containers", format!("{containers:?}")),
-        ("links", links.join(" ")),
-    ]))
-}
-
-fn await_state(router: &Router<'_>, before: &BTreeMap<&'static str, String>) -> Result<()> {
-    let waited = wait_until("nothing to be left", LIMIT, || {
-        let now = state(router)?;
-        Ok(Look::when(now == *before, || format!("{now:?}; before: {before:?}")))
-    });
-    waited.map(drop)
-}
-
-/// The first address of a result.
-fn address(result: &Value) -> Result<IpAddr> {
-    let text = result["ips"][0]["address"].as_str().with_context(|| format!("no address: {result}"))?;
-    Ok(text.split('/').next().unwrap_or_default().parse()?)
-}
 
 /// Checks a result against what the kernel has.
 fn is_true(result: &Value, pod: &Pod<'_>, container: &Container) -> Result<()> {
@@ -131,61 +95,64 @@ fn pods_reach_each_other_and_the_outside_and_leave_no_trace() -> Result<()> {
 #[test]
 #[ignore = "needs network namespaces: run with cargo xtask test"]
 fn every_version_is_spoken_as_it_is_written() -> Result<()> {
-    play("every_version_is_spoken_as_it_is_written", |programs| {
-        let mut lab = lab()?;
-        let hosts: [Host; 1] = hosts(&mut lab)?;
-        let routers = routers(programs, &hosts, &["--ipalloc-range=10.40.0.0/16,fd00:7ea::/64"])?;
-        let plugins = Plugins::install(&lab, programs)?;
-        let (router, host) = (&routers[0], routers[0].host());
-        let before = state(router)?;
-        for (number, version) in VERSIONS.into_iter().enumerate() {
-            let container = host.add_container(&format!("v{number}"))?;
-            let pod = Pod::of(host, &container);
-            let mut config = config(router, version, &json!({ "dns": { "nameservers": ["10.40.0.1"] } }));
-            let told = plugins.ask_alone("VERSION", host, &config)?.map_err(|e| anyhow!("{}", e.0))?;
-            ensure!(told["supportedVersions"] == json!(VERSIONS) && told["cniVersion"] == version, "{told}");
-            let result = plugins.must("ADD", &pod, &config)?;
-            is_true(&result, &pod, &container)?;
-            ensure!(
-                result["cniVersion"] == version && result["dns"]["nameservers"][0] == "10.40.0.1",
-                "{result}"
-            );
-            let ips = result["ips"].as_array().context("no addresses")?;
-            ensure!(ips.len() == 2, "not both families: {result}");
-            let families: Vec<&Value> = ips.iter().map(|ip| &ip["version"]).collect();
-            let has_families = version < "1.0.0";
-            let is_told =
-                if has_families { families == ["4", "6"] } else { families.iter().all(|f| f.is_null()) };
-            ensure!(is_told, "{result}");
-            ensure!(result["interfaces"][2]["mtu"].is_u64() == (version == "1.1.0"), "{result}");
-            config["prevResult"] = result;
-            match plugins.ask("CHECK", &pod, &config)? {
-                Ok(answer) => ensure!(version >= "0.4.0" && answer.is_null(), "{version}: {answer}"),
-                Err(refused) => ensure!(version < "0.4.0" && refused.code() == 1, "{version}: {}", refused.0),
-            }
-            config["cni.dev/valid-attachments"] = json!([{ "containerID": pod.id, "ifname": "eth0" }]);
-            for verb in ["GC", "STATUS"] {
-                match plugins.ask_alone(verb, host, &config)? {
-                    Ok(answer) => ensure!(version == "1.1.0" && answer.is_null(), "{version}: {answer}"),
-                    Err(refused) => ensure!(version < "1.1.0" && refused.code() == 1, "{}", refused.0),
+    play_alone(
+        "every_version_is_spoken_as_it_is_written",
+        &["--ipalloc-range=10.40.0.0/16,fd00:7ea::/64"],
+        |scene| {
+            let Scene { plugins, router, .. } = scene;
+            let host = router.host();
+            let before = state(router)?;
+            for (number, version) in VERSIONS.into_iter().enumerate() {
+                let container = host.add_container(&format!("v{number}"))?;
+                let pod = Pod::of(host, &container);
+                let mut config = config(router, version, &json!({ "dns": { "nameservers": ["10.40.0.1"] } }));
+                let told = plugins.ask_alone("VERSION", host, &config)?.map_err(|e| anyhow!("{}", e.0))?;
+                ensure!(
+                    told["supportedVersions"] == json!(VERSIONS) && told["cniVersion"] == version,
+                    "{told}"
+                );
+                let result = plugins.must("ADD", &pod, &config)?;
+                is_true(&result, &pod, &container)?;
+                ensure!(
+                    result["cniVersion"] == version && result["dns"]["nameservers"][0] == "10.40.0.1",
+                    "{result}"
+                );
+                let ips = result["ips"].as_array().context("no addresses")?;
+                ensure!(ips.len() == 2, "not both families: {result}");
+                let families: Vec<&Value> = ips.iter().map(|ip| &ip["version"]).collect();
+                let has_families = version < "1.0.0";
+                let is_told =
+                    if has_families { families == ["4", "6"] } else { families.iter().all(|f| f.is_null()) };
+                ensure!(is_told, "{result}");
+                ensure!(result["interfaces"][2]["mtu"].is_u64() == (version == "1.1.0"), "{result}");
+                config["prevResult"] = result;
+                match plugins.ask("CHECK", &pod, &config)? {
+                    Ok(answer) => ensure!(version >= "0.4.0" && answer.is_null(), "{version}: {answer}"),
+                    Err(refused) => {
+                        ensure!(version < "0.4.0" && refused.code() == 1, "{version}: {}", refused.0)
+                    }
                 }
+                config["cni.dev/valid-attachments"] = json!([{ "containerID": pod.id, "ifname": "eth0" }]);
+                for verb in ["GC", "STATUS"] {
+                    match plugins.ask_alone(verb, host, &config)? {
+                        Ok(answer) => ensure!(version == "1.1.0" && answer.is_null(), "{version}: {answer}"),
+                        Err(refused) => ensure!(version < "1.1.0" && refused.code() == 1, "{}", refused.0),
+                    }
+                }
+                plugins.must("DEL", &pod, &config)?;
             }
-            plugins.must("DEL", &pod, &config)?;
-        }
-        await_state(router, &before)?;
-        finish(routers)
-    })
+            await_state(router, &before)?;
+            Ok(())
+        },
+    )
 }
 
 #[test]
 #[ignore = "needs network namespaces: run with cargo xtask test"]
 fn what_cannot_be_is_refused_by_number_and_leaves_nothing() -> Result<()> {
-    play("what_cannot_be_is_refused_by_number_and_leaves_nothing", |programs| {
-        let mut lab = lab()?;
-        let hosts: [Host; 1] = hosts(&mut lab)?;
-        let routers = routers(programs, &hosts, &[])?;
-        let plugins = Plugins::install(&lab, programs)?;
-        let (router, host) = (&routers[0], routers[0].host());
+    play_alone("what_cannot_be_is_refused_by_number_and_leaves_nothing", &[], |scene| {
+        let Scene { plugins, router, .. } = scene;
+        let host = router.host();
         let taken = attach(router, "c1", "")?;
         let container = host.add_container("p1")?;
         // The host is given its address now, so that nothing of what follows does it.
@@ -234,19 +201,16 @@ fn what_cannot_be_is_refused_by_number_and_leaves_nothing() -> Result<()> {
             let refused = answer(command, &config)?.err().context("granted")?;
             ensure!(refused.code() == 4 && refused.text().contains(variable), "{}", refused.0);
         }
-        finish(routers)
+        Ok(())
     })
 }
 
 #[test]
 #[ignore = "needs network namespaces: run with cargo xtask test"]
 fn check_sees_what_was_tampered_with() -> Result<()> {
-    play("check_sees_what_was_tampered_with", |programs| {
-        let mut lab = lab()?;
-        let hosts: [Host; 1] = hosts(&mut lab)?;
-        let routers = routers(programs, &hosts, &[])?;
-        let plugins = Plugins::install(&lab, programs)?;
-        let (router, host) = (&routers[0], routers[0].host());
+    play_alone("check_sees_what_was_tampered_with", &[], |scene| {
+        let Scene { plugins, router, .. } = scene;
+        let host = router.host();
         let container = host.add_container("p1")?;
         let pod = Pod::of(host, &container);
         let mut config = config(router, "1.1.0", &json!({}));
@@ -294,19 +258,16 @@ fn check_sees_what_was_tampered_with() -> Result<()> {
         let refused = plugins.refused("CHECK", &pod, &config)?;
         ensure!(refused.code() == 103 && refused.text().contains("no interface"), "{}", refused.0);
         plugins.must("DEL", &pod, &config)?;
-        finish(routers)
+        Ok(())
     })
 }
 
 #[test]
 #[ignore = "needs network namespaces: run with cargo xtask test"]
 fn garbage_is_what_this_network_has_and_nobody_lists() -> Result<()> {
-    play("garbage_is_what_this_network_has_and_nobody_lists", |programs| {
-        let mut lab = lab()?;
-        let hosts: [Host; 1] = hosts(&mut lab)?;
-        let routers = routers(programs, &hosts, &[])?;
-        let plugins = Plugins::install(&lab, programs)?;
-        let (router, host) = (&routers[0], routers[0].host());
+    play_alone("garbage_is_what_this_network_has_and_nobody_lists", &[], |scene| {
+        let Scene { plugins, router, .. } = scene;
+        let host = router.host();
         let plain = attach(router, "c1", "")?;
         let containers: Vec<Container> =
             (1..=4).map(|n| host.add_container(&format!("p{n}"))).collect::<Result<_>>()?;
@@ -342,19 +303,16 @@ fn garbage_is_what_this_network_has_and_nobody_lists() -> Result<()> {
             let links = container.run("ip -o link show")?;
             ensure!(links.contains("eth0") == is_there, "{}: {links}", container.name());
         }
-        finish(routers)
+        Ok(())
     })
 }
 
 #[test]
 #[ignore = "needs network namespaces: run with cargo xtask test"]
 fn wishes_of_container_and_network_are_fulfilled() -> Result<()> {
-    play("wishes_of_container_and_network_are_fulfilled", |programs| {
-        let mut lab = lab()?;
-        let hosts: [Host; 1] = hosts(&mut lab)?;
-        let routers = routers(programs, &hosts, &[])?;
-        let plugins = Plugins::install(&lab, programs)?;
-        let (router, host) = (&routers[0], routers[0].host());
+    play_alone("wishes_of_container_and_network_are_fulfilled", &[], |scene| {
+        let Scene { plugins, router, .. } = scene;
+        let host = router.host();
         let add = |name: &str, arguments: &str, extra: Value| -> Result<(Value, Container)> {
             let container = host.add_container(name)?;
             let pod = Pod::of(host, &container).with(arguments);
@@ -387,7 +345,7 @@ fn wishes_of_container_and_network_are_fulfilled() -> Result<()> {
         ensure!(host.run(&format!("bridge -d link show dev {port}"))?.contains("hairpin off"));
         let shown = host.run("bridge -d link show")?;
         ensure!(shown.matches("hairpin on").count() == 4, "{shown}");
-        finish(routers)
+        Ok(())
     })
 }
 
@@ -449,12 +407,9 @@ fn without_a_router_or_a_ring_the_answer_says_what_is_missing() -> Result<()> {
 #[test]
 #[ignore = "needs network namespaces: run with cargo xtask test"]
 fn addresses_may_come_from_another_plugin_and_ours_may_serve_others() -> Result<()> {
-    play("addresses_may_come_from_another_plugin_and_ours_may_serve_others", |programs| {
-        let mut lab = lab()?;
-        let hosts: [Host; 1] = hosts(&mut lab)?;
-        let routers = routers(programs, &hosts, &[])?;
-        let plugins = Plugins::install(&lab, programs)?;
-        let (router, host) = (&routers[0], routers[0].host());
+    play_alone("addresses_may_come_from_another_plugin_and_ours_may_serve_others", &[], |scene| {
+        let Scene { plugins, router, .. } = scene;
+        let host = router.host();
         // A plugin that writes down what it is asked.
         let script = r#"#!/bin/sh
 cat > /dev/null
@@ -492,7 +447,7 @@ echo '{"cniVersion": "1.0.0", "ips": [{"address": "198.18.0.7/24", "gateway": "'
 
         let mut only =
             json!({ "type": "weave-ipam", "ipam": { "type": "weave-ipam", "gateway": "10.32.0.1" } });
-        only = ipam_config(router, &only);
+        only = cni::config(router, "1.0.0", &only);
         let result = plugins.must("ADD", &named("served"), &only)?;
         ensure!(result.get("interfaces").is_none() && result["ips"][0]["gateway"] == "10.32.0.1", "{result}");
         let bare = named("fixed").with("IP=10.32.0.99");
@@ -505,124 +460,6 @@ echo '{"cniVersion": "1.0.0", "ips": [{"address": "198.18.0.7/24", "gateway": "'
             plugins.must("DEL", &named(id), &only)?;
         }
         await_state(router, &before)?;
-        finish(routers)
+        Ok(())
     })
-}
-
-/// A namespace whose pods nobody may reach, and a pod of it that has no address yet.
-const CLOSED: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: { name: closed }
----
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: { name: nobody, namespace: closed }
-spec: { podSelector: {}, policyTypes: [Ingress] }
----
-apiVersion: v1
-kind: Pod
-metadata: { name: safe, namespace: closed }
-spec: { nodeName: h1, containers: [] }
-";
-
-#[test]
-#[ignore = "needs network namespaces: run with cargo xtask test"]
-fn a_pod_is_isolated_before_it_is_connected_or_not_connected() -> Result<()> {
-    play("a_pod_is_isolated_before_it_is_connected_or_not_connected", |programs| {
-        let mut lab = lab()?;
-        let hosts: [Host; 1] = hosts(&mut lab)?;
-        let routers = routers(programs, &hosts, &[])?;
-        let plugins = Plugins::install(&lab, programs)?;
-        let (router, host) = (&routers[0], routers[0].host());
-        let before = state(router)?;
-        let socket = router.run_dir().join("npc.sock");
-        let config = config(router, "1.0.0", &json!({ "policySocket": socket }));
-        let containers = [host.add_container("safe")?, host.add_container("open")?];
-        let arguments = ["K8S_POD_NAMESPACE=closed;K8S_POD_NAME=safe", "IgnoreUnknown=1"];
-        let pod = |number: usize| Pod::of(host, &containers[number]).with(arguments[number]);
-
-        let refused = plugins.refused("ADD", &pod(0), &config)?;
-        ensure!(refused.code() == 11 && refused.text().contains("weave-npc"), "{}", refused.0);
-        await_state(router, &before)?;
-
-        let policies = lab.directory().join("policies");
-        fs::create_dir_all(&policies)?;
-        fs::write(policies.join("closed.yaml"), CLOSED)?;
-        let npc = programs.weaver().with_file_name("weave-npc");
-        let mut daemon = host.command(&npc);
-        daemon.arg("--policy-dir").arg(&policies).arg("--socket").arg(&socket);
-        daemon.args(["--node-name=h1", "--metrics-address=127.0.0.1:0"]);
-        let mut daemon = host.spawn(daemon, "weave-npc-of-cni")?;
-        // Asked while the daemon may still be reading: the plugin waits for it.
-        let safe = address(&plugins.must("ADD", &pod(0), &config)?)?;
-        let open = address(&plugins.must("ADD", &pod(1), &config)?)?;
-        await_ping(&lab, &containers[0], open)?;
-        let line = format!("ping {safe} --count 10 --timeout 0.1");
-        let ping: PingReport = measure(lab.generator(), &containers[1], &line)?;
-        ensure!(ping.sent == 10 && ping.received == 0, "{ping:?}: {}", daemon.last_words(20));
-
-        for number in [0, 1] {
-            plugins.must("DEL", &pod(number), &config)?;
-        }
-        await_state(router, &before)?;
-        daemon.stop("TERM", LIMIT)?;
-        tool::run(host.command(&npc).arg("reset"))?;
-        finish(routers)
-    })
-}
-
-fn ipam_config(router: &Router<'_>, extra: &Value) -> Value {
-    config(router, "1.0.0", extra)
-}
-
-/// How long ADD takes, one at a time and fifty at once; printed, and checked only for being all there.
-#[test]
-#[ignore = "needs network namespaces: run with cargo xtask test"]
-fn fifty_pods_start_at_once_and_each_has_its_own_address() -> Result<()> {
-    const POOL: usize = 50;
-    play("fifty_pods_start_at_once_and_each_has_its_own_address", |programs| {
-        let mut lab = lab()?;
-        let hosts: [Host; 1] = hosts(&mut lab)?;
-        let routers = routers(programs, &hosts, &[])?;
-        let plugins = Plugins::install(&lab, programs)?;
-        let (router, host) = (&routers[0], routers[0].host());
-        let before = state(router)?;
-        let containers: Vec<Container> =
-            (0..POOL).map(|n| host.add_container(&format!("p{n}"))).collect::<Result<_>>()?;
-        let pods: Vec<Pod<'_>> = containers.iter().map(|container| Pod::of(host, container)).collect();
-        let config = config(router, "1.0.0", &json!({}));
-        let timed = |pod: &Pod<'_>| -> Result<(Duration, IpAddr)> {
-            let start = clock::now();
-            let result = plugins.must("ADD", pod, &config)?;
-            Ok((start.elapsed(), address(&result)?))
-        };
-        let delete_all = || pods.iter().try_for_each(|pod| plugins.must("DEL", pod, &config).map(drop));
-        let one_by_one: Vec<_> = pods.iter().map(timed).collect::<Result<_>>()?;
-        tell("one at a time", one_by_one)?;
-        delete_all()?;
-        let at_once: Vec<_> = thread::scope(|scope| {
-            let running: Vec<_> = pods.iter().map(|pod| scope.spawn(|| timed(pod))).collect();
-            running
-                .into_iter()
-                .map(|run| run.join().map_err(|_| anyhow!("a run panicked"))?)
-                .collect::<Result<_>>()
-        })?;
-        tell("fifty at once", at_once)?;
-        ensure!(router.call(&NetworkRequest {})?.exposed.len() == 1, "the host was given several addresses");
-        delete_all()?;
-        await_state(router, &before)?;
-        finish(routers)
-    })
-}
-
-/// Prints the median and the 99th percentile, and checks that no address was given twice.
-fn tell(what: &str, mut runs: Vec<(Duration, IpAddr)>) -> Result<()> {
-    let distinct: std::collections::BTreeSet<IpAddr> = runs.iter().map(|(_, address)| *address).collect();
-    ensure!(distinct.len() == runs.len(), "two pods have one address");
-    runs.sort();
-    let at = |percent: usize| runs[(runs.len() - 1) * percent / 100].0;
-    let line = format!("CNI ADD, {what}: p50 {:.1?}, p99 {:.1?}, {} runs", at(50), at(99), runs.len());
-    weave_tests::sandbox::complain(&line)?;
-    Ok(())
 }

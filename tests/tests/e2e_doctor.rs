@@ -132,6 +132,15 @@ fn the_doctor_names_a_clock_that_differs_a_kernel_without_vxlan_and_a_path_that_
 
             let diagnosis = await_finding(&routers[2], "kernel.vxlan")?;
             ensure!(finding(&diagnosis, "kernel.vxlan")?.remedy.contains("modprobe vxlan"), "{diagnosis:?}");
+            ensure!(diagnosis.findings.iter().all(|finding| finding.id != "fastdp.path"), "{diagnosis:?}");
+            // Its neighbours know that it is no firewall.
+            let diagnosis = await_finding(&routers[0], "fastdp.path")?;
+            let slow = finding(&diagnosis, "fastdp.path")?;
+            ensure!(
+                slow.what.contains("(h3)") && slow.what.contains("the other host's kernel has no VXLAN"),
+                "{slow:?}"
+            );
+            ensure!(slow.remedy.contains("modprobe vxlan"), "{slow:?}");
             let report = routers[2].report()?;
             let overlays = report.router.connections.iter().map(|link| link.overlay);
             ensure!(overlays.clone().all(|overlay| overlay == Some(Overlay::Sleeve)), "{report:?}");

@@ -150,11 +150,17 @@ fn prometheus_reads_what_the_router_counts() -> Result<()> {
             }
         }
         ensure!(first.get("weave_ipam_wait_seconds_count", &[])? >= 1.0, "{first:?}");
+        ensure!(first.get("weave_gossip_facts", &[])? >= 4.0, "{first:?}");
+        ensure!(first.get("weave_sleeve_rekeys_total", &[])? == 0.0, "{first:?}");
         first.get("weave_fastdp_heartbeats_total", &[("direction", "sent")])?;
         ensure!(first.get("weave_link_clock_skew_seconds", &peer)?.abs() < 60.0, "{first:?}");
         ensure!(first.get("weave_ipam_requests_total", &[("outcome", "granted")])? >= 1.0, "{first:?}");
         ensure!(first.get("weave_connections_opened_total", &[])? >= 1.0, "{first:?}");
-        for name in dashboard()? {
+        let shown = dashboard()?;
+        for name in ["weave_gossip_facts", "weave_sleeve_rekeys_total", "weave_link_clock_skew_seconds"] {
+            ensure!(shown.contains(name), "the dashboard does not show {name}");
+        }
+        for name in shown {
             let bare =
                 ["_total", "_bucket"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(&name);
             ensure!(first.types.contains_key(bare), "the dashboard shows {name}, and there is none");

@@ -36,7 +36,15 @@ enum Command {
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    match serve(Line::parse().command) {
+    let line = match Line::try_parse() {
+        Ok(line) => line,
+        Err(error) => {
+            // A closed pipe is no reason to fail differently.
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    match serve(line.command) {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");

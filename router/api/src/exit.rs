@@ -5,10 +5,10 @@
 pub enum Exit {
     /// Everything asked for was done.
     Ok,
+    /// The command line makes no sense: unknown flag, bad value, missing argument. 1, as it was with Weave Net.
+    Usage,
     /// It failed, for a reason that no other code names.
     Failed,
-    /// The command line makes no sense: unknown flag, bad value, missing argument.
-    Usage,
     /// No router runs where the command looked for one, or it does not answer.
     NotRunning,
     /// What was named does not exist, or the service that knows it is switched off.
@@ -29,8 +29,8 @@ impl Exit {
     /// Every code, in order.
     pub const ALL: [Self; 10] = [
         Self::Ok,
-        Self::Failed,
         Self::Usage,
+        Self::Failed,
         Self::NotRunning,
         Self::NotFound,
         Self::Deadline,
@@ -45,8 +45,8 @@ impl Exit {
     pub const fn code(self) -> u8 {
         match self {
             Self::Ok => 0,
-            Self::Failed => 1,
-            Self::Usage => 2,
+            Self::Usage => 1,
+            Self::Failed => 2,
             Self::NotRunning => 3,
             Self::NotFound => 4,
             Self::Deadline => 5,
@@ -62,8 +62,8 @@ impl Exit {
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::Ok => "done",
-            Self::Failed => "failed",
             Self::Usage => "the command line makes no sense",
+            Self::Failed => "failed",
             Self::NotRunning => "no router runs here, or it does not answer",
             Self::NotFound => "no such thing, or the service is switched off",
             Self::Deadline => "a deadline passed first",

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use weave_model::Mac;
+use weave_model::{Mac, checksum};
 
 /// Between two questions (RFC 3376 section 8.2). Bridges forget a querier after twice that.
 const INTERVAL: Duration = Duration::from_secs(125);
@@ -107,18 +107,10 @@ fn link_local(mac: Mac) -> Ipv6Addr {
     Ipv6Addr::new(0xfe80, 0, 0, 0, (a ^ 2) << 8 | b, c << 8 | 0xff, 0xfe00 | d, e << 8 | f)
 }
 
-/// Puts the Internet checksum (RFC 1071) of `before` and `bytes`, both of even length, at `place`.
+/// Puts the checksum of `before` and `bytes` at `place` of the latter.
 fn put_checksum(bytes: &mut [u8], place: usize, before: &[u8]) {
-    let sum = checksum(before, bytes);
+    let sum = checksum::of(&[before, bytes]);
     bytes[place..place + 2].copy_from_slice(&sum.to_be_bytes());
-}
-
-fn checksum(before: &[u8], bytes: &[u8]) -> u16 {
-    let words = before.chunks_exact(2).chain(bytes.chunks_exact(2));
-    let sum: u32 = words.map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let folded = (folded & 0xffff) + (folded >> 16);
-    !u16::try_from(folded & 0xffff).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -154,8 +146,8 @@ mod tests {
         assert_eq!(frame[..6], [1, 0, 0x5e, 0, 0, 1]);
         assert_eq!(frame[6..12], MAC.0);
         let (header, query) = frame[14..].split_at(24);
-        assert_eq!(checksum(&[], header), 0);
-        assert_eq!(checksum(&[], query), 0);
+        assert_eq!(checksum::of(&[header]), 0);
+        assert_eq!(checksum::of(&[query]), 0);
         assert_eq!(u16::from_be_bytes([header[2], header[3]]), 36, "the length that the header tells");
     }
 
@@ -167,6 +159,6 @@ mod tests {
         assert_eq!(u16::from_be_bytes([header[4], header[5]]), 36, "the length that the header tells");
         assert_eq!(header[8..24], "fe80::ff:fe00:7".parse::<Ipv6Addr>().unwrap().octets());
         let pseudo = [&header[8..40], &[0, 0, 0, 28, 0, 0, 0, 58]].concat();
-        assert_eq!(checksum(&pseudo, &rest[8..]), 0);
+        assert_eq!(checksum::of(&[&pseudo, &rest[8..]]), 0);
     }
 }

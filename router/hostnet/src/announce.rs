@@ -8,7 +8,7 @@ use std::{
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
-use weave_model::{Interface, Mac};
+use weave_model::{Interface, Mac, checksum};
 
 use crate::{Host, HostError, LinkIndex, Warning, link::Link};
 
@@ -111,18 +111,10 @@ fn unsolicited_advertisement(mac: Mac, address: Ipv6Addr) -> Vec<u8> {
     let length = u16::try_from(unsummed.len()).unwrap_or(u16::MAX).to_be_bytes();
     let pseudo =
         [ip.as_slice(), &ALL_NODES.octets(), &[0, 0], &length, &[0, 0, 0, ICMPV6], &unsummed].concat();
-    let icmp = [ADVERTISEMENT.as_slice(), &checksum(&pseudo).to_be_bytes(), &body].concat();
+    let icmp = [ADVERTISEMENT.as_slice(), &checksum::of(&[&pseudo]).to_be_bytes(), &body].concat();
     // Version 6; the hop limit of 255 proves that no router was on the way.
     let header = [&[0x60, 0, 0, 0], length.as_slice(), &[ICMPV6, 255], &ip, &ALL_NODES.octets()].concat();
     ethernet(ALL_NODES_MAC, mac, ETHERTYPE_IPV6, &[header, icmp].concat())
-}
-
-/// The Internet checksum (RFC 1071) of an even number of bytes.
-fn checksum(bytes: &[u8]) -> u16 {
-    let sum: u32 = bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let folded = (folded & 0xffff) + (folded >> 16);
-    !u16::try_from(folded & 0xffff).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -146,7 +138,7 @@ mod tests {
         assert_eq!(frame.len(), 14 + 40 + 32);
         let (ip, icmp) = frame[14..].split_at(40);
         let pseudo = [&ip[8..40], &[0, 0, 0, 32, 0, 0, 0, 58], icmp].concat();
-        assert_eq!(checksum(&pseudo), 0);
+        assert_eq!(checksum::of(&[&pseudo]), 0);
         assert_eq!(&icmp[26..32], &MAC.0);
     }
 }

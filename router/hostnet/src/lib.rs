@@ -30,6 +30,7 @@ mod fdb;
 mod host;
 mod link;
 mod neighbour;
+mod netlink;
 mod pod;
 mod port;
 mod probe;

@@ -16,8 +16,12 @@ pub const MAX_SOFTWARE: usize = 64;
 /// Feature bit: this router's kernel carries frames as VXLAN on UDP 6784, where the link allows that.
 pub const FEATURE_FASTDP: u64 = 1;
 
+/// Feature bit: this router would let its kernel carry frames, but that has no VXLAN. Told so that the operator at the
+/// other end looks at the kernel and not at firewalls.
+pub const FEATURE_NO_VXLAN: u64 = 2;
+
 /// Feature bit: this router's kernel can encrypt what it carries (ESP, with either suite).
-pub const FEATURE_ESP: u64 = 2;
+pub const FEATURE_ESP: u64 = 4;
 
 const AES_HARDWARE: u8 = 1;
 const TRUSTS_REMOTE: u8 = 2;

@@ -155,6 +155,11 @@ impl Record {
         self.facts.get(&ns).into_iter().flatten().filter_map(|(key, fact)| Some((key, fact.value.as_ref()?)))
     }
 
+    /// Facts of all namespaces, without tombstones.
+    pub(crate) fn facts_len(&self) -> usize {
+        self.facts.values().flat_map(BTreeMap::values).filter(|fact| fact.value.is_some()).count()
+    }
+
     /// All namespaces that ever had a fact.
     pub(crate) fn namespaces(&self) -> impl Iterator<Item = u8> {
         self.facts.keys().copied()

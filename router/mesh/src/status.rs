@@ -34,6 +34,8 @@ pub struct MeshStatus {
     /// Data-plane trees: source and the neighbours that we hand its broadcasts to. In a partial mesh of more than 200
     /// peers only for ourselves as the source.
     pub broadcast_routes: Vec<(PeerName, Vec<PeerName>)>,
+    /// Facts held, of all routers that are known, ourselves included.
+    pub facts: usize,
     /// Names that two routers claim.
     pub collisions: Vec<CollisionStatus>,
     /// What was counted since the start.

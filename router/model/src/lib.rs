@@ -1,4 +1,5 @@
-//! The nouns of the network: names, addresses and secrets that every other crate speaks of.
+//! The nouns of the network: names, addresses and secrets that every other crate speaks of, and the sum that every
+//! packet carries.
 //!
 //! A leaf: it knows no protocol, no clock and no socket. Every type that is parsed from text or bytes is valid
 //! once it exists, so nothing downstream checks it again.
@@ -10,6 +11,8 @@ mod link;
 mod mac;
 mod password;
 mod peer;
+
+pub mod checksum;
 
 pub use address::{AddressError, AddressSpec, Interface, Subnet};
 pub use container::{ContainerId, ContainerIdError};

@@ -1,6 +1,8 @@
 //! Rebuilding the headers of a part of a burst from the headers of the whole.
 
-use crate::{checksum, layers::Layers};
+use weave_model::checksum;
+
+use crate::layers::Layers;
 
 /// TCP flags that only the last segment of a burst has: FIN and PSH.
 const LAST_ONLY: u8 = 0x09;

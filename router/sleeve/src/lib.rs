@@ -43,7 +43,6 @@
 //! Nothing here reads a clock, a socket or randomness.
 #![forbid(unsafe_code)]
 
-mod checksum;
 mod discard;
 mod fragment;
 mod header;

@@ -19,6 +19,7 @@ pub struct Sealer {
     lane: u8,
     receiver: u32,
     counter: u32,
+    rekeys: u64,
     state: State,
 }
 
@@ -49,7 +50,7 @@ impl Sealer {
                 State::Sealed(Epoch { number: 0, key: chain.key()?, next: chain.next()?, since: None })
             }
         };
-        Ok(Self { lane, receiver: params.remote_index, counter: 0, state })
+        Ok(Self { lane, receiver: params.remote_index, counter: 0, rekeys: 0, state })
     }
 
     /// Bytes that a datagram has behind its record.
@@ -59,6 +60,11 @@ impl Sealer {
             State::Clear => 0,
             State::Sealed(_) => TAG_LEN,
         }
+    }
+
+    /// How many keys were left behind for new ones since this was last asked.
+    pub const fn take_rekeys(&mut self) -> u64 {
+        std::mem::replace(&mut self.rekeys, 0)
     }
 
     /// Fills in the header and seals the record, in place: `datagram` is room for the header, the record, and room
@@ -96,6 +102,7 @@ impl Sealer {
         let chain = &epoch.next;
         *epoch = Epoch { number: epoch.number + 1, key: chain.key()?, next: chain.next()?, since: Some(now) };
         self.counter = 0;
+        self.rekeys += 1;
         Ok(())
     }
 }

@@ -1,9 +1,9 @@
 //! A frame as the TAP hands it over, understood once and then split for as many links as it goes to.
 
-use weave_model::Mac;
+use weave_model::{Mac, checksum};
 
 use crate::{
-    Discard, checksum,
+    Discard,
     layers::Layers,
     vnet::{VNET_LEN, VirtioHeader},
 };

@@ -41,6 +41,7 @@ fn a_receiver_that_missed_whole_epochs_catches_up() {
     }
     let datagrams = tunnel.send(&frame(99), 1472).unwrap();
     assert_eq!(datagrams[0][2..4], [0, 60]);
+    assert_eq!((tunnel.sealer.take_rekeys(), tunnel.sealer.take_rekeys()), (60, 0));
     assert_eq!(tunnel.receive(datagrams), (vec![frame(99)], vec![]));
 }
 

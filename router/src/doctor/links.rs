@@ -11,8 +11,8 @@ const MUCH_SMALLER: u16 = 100;
 /// Clocks that differ by more than this many milliseconds are worth a word; those that follow a time server differ by less
 /// than a tenth of a second.
 const SKEWED_MS: u64 = 5_000;
-/// Reasons for the tunnel that somebody chose: nothing is wrong with them.
-const BY_CHOICE: [&str; 3] = ["--no-fastdp", "not encrypted", "does not offer"];
+/// Reasons for the tunnel that somebody chose, and one that the examination of the host finds.
+const KNOWN: [&str; 4] = ["--no-fastdp", "not encrypted", "does not offer", "this host's kernel"];
 
 pub(super) fn examine(report: &Report, diagnosis: &mut Diagnosis) {
     for id in ["link.failed", "link.pending", "fastdp.path", "mtu.path", "mtu.fixed", "clock.skew", "router"]
@@ -70,14 +70,16 @@ fn pending(link: &ConnectionReport, diagnosis: &mut Diagnosis) {
 fn established(link: &ConnectionReport, diagnosis: &mut Diagnosis) {
     let Some(why) = &link.info else { return };
     let is_settled = link.overlay_for_s.is_some_and(|seconds| seconds >= YOUNG_S);
-    if link.overlay != Some(Overlay::Sleeve)
-        || !is_settled
-        || BY_CHOICE.iter().any(|choice| why.contains(choice))
+    if link.overlay != Some(Overlay::Sleeve) || !is_settled || KNOWN.iter().any(|reason| why.contains(reason))
     {
         return;
     }
     let what = format!("the slower tunnel carries frames to {}: {why}", whom(link));
-    let remedy = "let UDP 6784 pass both ways between the two hosts, or say --no-fastdp on one of them";
+    let remedy = if why.contains("other host's kernel") {
+        "load the module there (modprobe vxlan) and restart its weaver, or say --no-fastdp there"
+    } else {
+        "let UDP 6784 pass both ways between the two hosts, or say --no-fastdp on one of them"
+    };
     diagnosis.find("fastdp.path", Severity::Warning, what, remedy);
 }
 
@@ -252,7 +254,15 @@ mod tests {
         };
         let young = ConnectionReport { overlay_for_s: Some(1), ..tunnel("no answer yet on UDP 6784") };
         let chosen = tunnel(crate::fastdp::CANNOT_ENCRYPT);
-        assert_eq!(found(vec![link("a"), young, chosen], 1450), [""; 0]);
+        let ours = tunnel("this host's kernel has no VXLAN");
+        assert_eq!(found(vec![link("a"), young, chosen, ours], 1450), [""; 0]);
+        let theirs = tunnel("the other host's kernel has no VXLAN");
+        let findings = diagnose(vec![theirs], 1450).findings;
+        assert!(
+            findings.len() == 1
+                && findings[0].id == "fastdp.path"
+                && findings[0].remedy.contains("modprobe vxlan")
+        );
     }
 
     #[test]

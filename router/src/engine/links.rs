@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use tokio::{sync::mpsc, task::AbortHandle};
 use weave_hostnet::xfrm::Cipher;
-use weave_link::{DataKeys, Encryption, Established, FEATURE_ESP, FEATURE_FASTDP};
+use weave_link::{DataKeys, Encryption, Established, FEATURE_ESP, FEATURE_FASTDP, FEATURE_NO_VXLAN};
 use weave_mesh::{DialId, LinkInfo, Overlay, OverlayKind, Retry, Side, Target};
 use weave_model::{LinkId, PeerName};
 use weave_sleeve::{LinkKeys, LinkParams, Suite};
@@ -252,6 +252,9 @@ impl Engine {
             return Err(reason);
         }
         let offers = established.remote.features;
+        if offers & FEATURE_NO_VXLAN != 0 {
+            return Err("the other host's kernel has no VXLAN");
+        }
         if offers & FEATURE_FASTDP == 0 {
             return Err("the other router does not offer fastdp");
         }

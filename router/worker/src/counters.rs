@@ -9,7 +9,7 @@ use std::{
 
 use weave_datapath::DropReason;
 use weave_model::LinkId;
-use weave_sleeve::Discard;
+use weave_sleeve::{Discard, Sealer};
 
 /// A number that one thread adds to.
 #[derive(Debug, Default)]
@@ -25,6 +25,7 @@ pub(crate) struct Tally {
     pub(crate) bytes_written: Counter,
     pub(crate) quic_datagrams: Counter,
     pub(crate) sleeps: Counter,
+    pub(crate) rekeys: Counter,
     pub(crate) discards: [Counter; Discard::ALL.len()],
     pub(crate) drops: [Counter; DropReason::ALL.len()],
 }
@@ -58,6 +59,8 @@ pub struct Counters {
     pub quic_datagrams: u64,
     /// Times that a worker had nothing to do and went to sleep.
     pub sleeps: u64,
+    /// Keys of sending lanes left behind for new ones, over all links.
+    pub rekeys: u64,
     /// Frames and datagrams thrown away, by reason; all reasons are listed. Reasons of the forwarding decision and of
     /// the sleeve have different words.
     pub drops: BTreeMap<&'static str, u64>,
@@ -106,6 +109,14 @@ impl Tally {
         self.discards[reason.index()].add(n);
     }
 
+    /// Takes over what a sealer has counted; mostly nothing.
+    pub(crate) fn rekey(&self, sealer: &mut Sealer) {
+        match sealer.take_rekeys() {
+            0 => {}
+            n => self.rekeys.add(n),
+        }
+    }
+
     pub(crate) fn drop(&self, reason: DropReason) {
         self.drops[reason.index()].add(1);
     }
@@ -119,6 +130,7 @@ impl Counters {
         self.bytes_written += tally.bytes_written.load();
         self.quic_datagrams += tally.quic_datagrams.load();
         self.sleeps += tally.sleeps.load();
+        self.rekeys += tally.rekeys.load();
         for reason in Discard::ALL {
             *self.drops.entry(reason.label()).or_default() += tally.discards[reason.index()].load();
         }

@@ -108,6 +108,7 @@ impl Plane {
         let datagram = slots.slot(size).ok_or(Discard::SendQueueFull)?;
         let result = Probe::write(nonce, kind, (local, link.peer), datagram, link.sealer.tag_len())
             .and_then(|()| link.sealer.seal(datagram, now));
+        tally.rekey(&mut link.sealer);
         if let Err(reason) = result {
             self.outbox.clear();
             return Err(reason);

@@ -56,6 +56,7 @@ impl Plane {
         let limit = link.shared.usable();
         let mut slots = Slots { outbox: &mut self.outbox, socket: &self.socket, tally };
         let result = link.splitter.split(frame, envelope, &mut link.sealer, limit, self.now, &mut slots);
+        tally.rekey(&mut link.sealer);
         let put = self.outbox.put();
         let lane = &link.shared.lanes[self.worker];
         lane.sent_frames.add(put.datagrams);

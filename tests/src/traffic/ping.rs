@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
+use weave_model::checksum;
 
 use crate::clock;
 
@@ -141,7 +142,7 @@ fn message(to: IpAddr, identifier: u16, sequence: u16, size: u16) -> Vec<u8> {
     message.resize(message.len() + usize::from(size), 0x5a);
     if to.is_ipv4() {
         // The kernel fills in the checksum of ICMPv6 only.
-        let sum = checksum(&message);
+        let sum = checksum::of(&[&message]);
         message[2..4].copy_from_slice(&sum.to_be_bytes());
     }
     message
@@ -154,16 +155,6 @@ fn is_reply(from: IpAddr, packet: &[u8], request: &[u8]) -> bool {
     message.first() == Some(&kind) && message.get(4..) == request.get(4..)
 }
 
-/// The Internet checksum (RFC 1071).
-fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|c| u32::from(c[0]) << 8 | c.get(1).map_or(0, |b| u32::from(*b)));
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,7 +162,7 @@ mod tests {
     #[test]
     fn a_message_with_its_checksum_sums_to_zero() {
         let message = message(IpAddr::from([127, 0, 0, 1]), 0x1234, 7, 57);
-        assert_eq!(checksum(&message), 0);
+        assert_eq!(checksum::of(&[&message]), 0);
     }
 
     #[test]

@@ -9,9 +9,13 @@ use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use super::{
     attribute::{self, Attributes},
     expression::Expressions,
-    transaction::{self, GENERIC_LEN, split},
+    transaction::{self, GENERIC_LEN},
 };
-use crate::{HostError, poll::wait_readable};
+use crate::{
+    HostError,
+    netlink::{ACKNOWLEDGE, Answer, REQUEST, split},
+    poll::wait_readable,
+};
 
 /// The subsystem of message types (`NFNL_SUBSYS_ULOG`).
 const LOG: u16 = 4;
@@ -19,9 +23,6 @@ const LOG: u16 = 4;
 const PACKET: u16 = 0;
 /// `NFULNL_MSG_CONFIG`.
 const CONFIGURE: u16 = 1;
-const REQUEST: u16 = 1;
-const ACKNOWLEDGE: u16 = 4;
-const ERROR: u16 = 2;
 /// Room for the beginnings of some thousand packets.
 const BUFFER: usize = 1024 * 1024;
 
@@ -119,13 +120,7 @@ impl PacketLog {
     fn configure(&self, request: &[u8]) -> Result<(), HostError> {
         self.0.send_to(request, &SocketAddr::new(0, 0), 0).map_err(failed)?;
         let (datagram, _) = self.0.recv_from_full().map_err(failed)?;
-        for answer in split(&datagram).iter().filter(|answer| answer.kind == ERROR) {
-            let code = answer.payload.first_chunk::<4>().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
-            if code != 0 {
-                return Err(failed(io::Error::from_raw_os_error(code.saturating_neg())));
-            }
-        }
-        Ok(())
+        split(&datagram).iter().find_map(Answer::error).map_or(Ok(()), |error| Err(failed(error)))
     }
 
     /// Waits for packets, at most for `patience`.

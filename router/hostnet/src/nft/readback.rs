@@ -7,9 +7,9 @@ use super::{
     encode::comment,
     program::{Field, Item, Program, Session, SetSpec, Value},
     survey::INET,
-    transaction::{self, Answer, GENERIC_LEN, NFTABLES},
+    transaction::{self, GENERIC_LEN, NFTABLES, is},
 };
-use crate::HostError;
+use crate::{HostError, netlink::Answer};
 
 const NEW_RULE: u8 = 6;
 const GET_RULE: u8 = 7;
@@ -29,7 +29,7 @@ impl Session {
     pub fn generation(&self) -> Result<u32, HostError> {
         const ID: u16 = 1;
         let answers = transaction::ask(&self.0, GET_GENERATION, 0, &Attributes::default())?;
-        let answer = answers.iter().find(|answer| answer.is(NEW_GENERATION));
+        let answer = answers.iter().find(|answer| is(answer, NEW_GENERATION));
         let id = answer.and_then(|answer| attribute::number(attribute::find(body(answer), ID)?));
         id.ok_or_else(|| unreadable("the generation"))
     }
@@ -59,7 +59,7 @@ impl Session {
         const ELEMENTS: u16 = 3;
         let question = Attributes::default().text(TABLE, &program.table).text(NAME, &set.name);
         let answers = transaction::dump_of(&self.0, NFTABLES, GET_ELEMENTS, INET, &question)?;
-        let lists = answers.iter().filter(|answer| answer.is(NEW_ELEMENTS));
+        let lists = answers.iter().filter(|answer| is(answer, NEW_ELEMENTS));
         let lists = lists.map(|answer| attribute::find(body(answer), ELEMENTS).unwrap_or_default());
         let elements = lists.flat_map(|list| attribute::read(list).map(|(_, element)| element));
         read_elements(set, elements).ok_or_else(|| unreadable(&set.name))
@@ -88,7 +88,7 @@ fn has_rules(program: &Program, answers: &[Answer]) -> bool {
     const CHAIN: u16 = 2;
     const USER_DATA: u16 = 7;
     let mut found: Vec<(String, Vec<u8>)> = Vec::new();
-    for answer in answers.iter().filter(|answer| answer.is(NEW_RULE)) {
+    for answer in answers.iter().filter(|answer| is(answer, NEW_RULE)) {
         let text = |kind| attribute::text(attribute::find(body(answer), kind)?);
         if text(TABLE).as_deref() == Some(&program.table) {
             let comment = attribute::find(body(answer), USER_DATA).unwrap_or_default().to_vec();
@@ -109,7 +109,7 @@ fn has_sets(program: &Program, answers: &[Answer]) -> bool {
     const KEY_LENGTH: u16 = 5;
     let found: Vec<(Option<String>, Option<u32>)> = answers
         .iter()
-        .filter(|answer| answer.is(NEW_SET))
+        .filter(|answer| is(answer, NEW_SET))
         .filter(|answer| {
             attribute::find(body(answer), TABLE).and_then(attribute::text).as_deref() == Some(&program.table)
         })

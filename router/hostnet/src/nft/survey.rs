@@ -4,9 +4,9 @@ use std::fmt;
 
 use super::{
     attribute,
-    transaction::{Answer, dump},
+    transaction::{dump, is},
 };
-use crate::HostError;
+use crate::{HostError, netlink::Answer};
 
 /// `NFT_MSG_NEWCHAIN`, `NFT_MSG_GETCHAIN`, `NFT_MSG_NEWRULE`, `NFT_MSG_GETRULE`.
 const NEW_CHAIN: u8 = 3;
@@ -55,12 +55,12 @@ impl fmt::Display for Chain {
 
 /// All chains on the forward hook whose policy is to drop.
 pub(super) fn obstacles() -> Result<Vec<Chain>, HostError> {
-    Ok(dump(GET_CHAIN)?.iter().filter(|a| a.is(NEW_CHAIN)).filter_map(read_obstacle).collect())
+    Ok(dump(GET_CHAIN)?.iter().filter(|a| is(a, NEW_CHAIN)).filter_map(read_obstacle).collect())
 }
 
 /// All rules with our mark, in whatever chain.
 pub(super) fn marked_rules() -> Result<Vec<MarkedRule>, HostError> {
-    Ok(dump(GET_RULE)?.iter().filter(|a| a.is(NEW_RULE)).filter_map(read_marked).collect())
+    Ok(dump(GET_RULE)?.iter().filter(|a| is(a, NEW_RULE)).filter_map(read_marked).collect())
 }
 
 fn read_obstacle(answer: &Answer) -> Option<Chain> {

@@ -5,12 +5,14 @@
 
 use std::{collections::BTreeSet, io, os::fd::AsRawFd};
 
-use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use rtnetlink::sys::{Socket, protocols::NETLINK_NETFILTER};
 
 use super::{attribute::Attributes, ruleset::Message};
-use crate::HostError;
+use crate::{
+    HostError,
+    netlink::{self, ACKNOWLEDGE, Answer, DUMP, DUMP_ATTEMPTS, ERROR, REQUEST},
+};
 
-const HEADER_LEN: usize = 16;
 /// `struct nfgenmsg`.
 pub(super) const GENERIC_LEN: usize = 4;
 /// The subsystem of nf_tables in message types and batch markers (`NFNL_SUBSYS_NFTABLES`).
@@ -19,20 +21,11 @@ const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const FAMILY_ANY: u8 = 0;
 
-/// Answers to a dump that changed while it was taken carry this flag (`NLM_F_DUMP_INTR`).
-const INTERRUPTED: u16 = 0x10;
-/// How often a dump that was interrupted is begun again.
-const DUMP_ATTEMPTS: usize = 10;
 /// What a socket takes without being asked, on every Linux (`net.core.wmem_default` is twice as much and more).
 const SMALL_BATCH: usize = 64 * 1024;
 
-const REQUEST: u16 = 1;
-const ACKNOWLEDGE: u16 = 4;
-const DUMP: u16 = 0x300;
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
 
 /// Sends `messages` as one transaction.
 pub(super) fn commit(messages: &[Message]) -> Result<(), HostError> {
@@ -84,7 +77,7 @@ fn batch(messages: &[Message], generation: Option<u32>) -> Vec<u8> {
 
 /// Whether the kernel accepts all of `messages` but the last, which it cannot; nothing takes effect then.
 pub(super) fn reaches_the_end(messages: &[Message]) -> bool {
-    let refused = |answer: &&Answer| answer.kind == ERROR && answer.error().is_some();
+    let refused = |answer: &&Answer| answer.error().is_some();
     let exchanged = Channel::open().and_then(|channel| channel.exchange(&batch(messages, None)));
     let answers = exchanged.unwrap_or_default();
     let refused: Vec<usize> =
@@ -130,10 +123,10 @@ pub(super) fn dump_of(
     let question = message(kind, REQUEST | DUMP, 1, [family, 0, 0, 0], attributes.as_bytes());
     for _ in 0..DUMP_ATTEMPTS {
         let answers = channel.exchange(&question)?;
-        if let Some(error) = answers.iter().filter(|a| a.kind == ERROR).find_map(Answer::error) {
+        if let Some(error) = answers.iter().find_map(Answer::error) {
             return Err(refusal(None, error));
         }
-        if answers.iter().all(|answer| answer.flags & INTERRUPTED == 0) {
+        if netlink::is_consistent(&answers) {
             return Ok(answers);
         }
     }
@@ -150,33 +143,15 @@ pub(super) fn ask(
 ) -> Result<Vec<Answer>, HostError> {
     let kind = NFTABLES << 8 | u16::from(operation);
     let answers = channel.exchange(&message(kind, REQUEST, 1, [family, 0, 0, 0], attributes.as_bytes()))?;
-    match answers.iter().filter(|a| a.kind == ERROR).find_map(Answer::error) {
+    match answers.iter().find_map(Answer::error) {
         Some(error) => Err(HostError::from_answer("reading nftables", error)),
         None => Ok(answers),
     }
 }
 
-/// One message of the kernel.
-pub(super) struct Answer {
-    pub(super) kind: u16,
-    flags: u16,
-    sequence: u32,
-    /// The number of the socket that asked for it; of a notification, that brought it about.
-    pub(super) port: u32,
-    pub(super) payload: Vec<u8>,
-}
-
-impl Answer {
-    /// Whether it is this message of nf_tables.
-    pub(super) fn is(&self, operation: u8) -> bool {
-        self.kind == NFTABLES << 8 | u16::from(operation)
-    }
-
-    /// The error in it; none if it is an acknowledgement.
-    fn error(&self) -> Option<io::Error> {
-        let code = i32::from_ne_bytes(*self.payload.first_chunk::<4>()?);
-        (code != 0).then(|| io::Error::from_raw_os_error(code.saturating_neg()))
-    }
+/// Whether it is this message of nf_tables.
+pub(super) fn is(answer: &Answer, operation: u8) -> bool {
+    answer.kind == NFTABLES << 8 | u16::from(operation)
 }
 
 /// A socket to netfilter, in the network namespace in which it was opened.
@@ -208,18 +183,7 @@ impl Channel {
         if bytes.len() > SMALL_BATCH {
             make_room(&self.socket, bytes.len());
         }
-        self.socket.send_to(bytes, &SocketAddr::new(0, 0), 0).map_err(failed)?;
-        let mut answers = Vec::new();
-        loop {
-            match self.socket.recv_from_full() {
-                Ok((datagram, _)) => answers.extend(split(&datagram)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(answers),
-                Err(error) => return Err(failed(error)),
-            }
-            if answers.last().is_some_and(|answer| answer.kind == DONE) {
-                return Ok(answers);
-            }
-        }
+        netlink::exchange(&self.socket, bytes).map_err(failed)
     }
 }
 
@@ -264,52 +228,6 @@ pub(super) fn message(
     generic: [u8; GENERIC_LEN],
     attributes: &[u8],
 ) -> Vec<u8> {
-    let length = u32::try_from(HEADER_LEN + GENERIC_LEN + attributes.len()).unwrap_or(u32::MAX);
-    let port = [0; 4];
-    [
-        length.to_ne_bytes().as_slice(),
-        &kind.to_ne_bytes(),
-        &flags.to_ne_bytes(),
-        &sequence.to_ne_bytes(),
-        &port,
-        &generic,
-        attributes,
-    ]
-    .concat()
-}
-
-/// The messages of a datagram; ends at the first that does not fit.
-pub(super) fn split(mut bytes: &[u8]) -> Vec<Answer> {
-    let mut answers = Vec::new();
-    while let Some((header, _)) = bytes.split_first_chunk::<HEADER_LEN>() {
-        let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]);
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let Some(payload) = bytes.get(HEADER_LEN..length) else { break };
-        answers.push(Answer {
-            kind: u16::from_ne_bytes([header[4], header[5]]),
-            flags: u16::from_ne_bytes([header[6], header[7]]),
-            port: u32::from_ne_bytes([header[12], header[13], header[14], header[15]]),
-            sequence: u32::from_ne_bytes([header[8], header[9], header[10], header[11]]),
-            payload: payload.to_vec(),
-        });
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    answers
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_are_split_and_acknowledgements_told_from_errors() {
-        let acknowledgement = message(ERROR, 0, 1, [0; 4], &[]);
-        let code = (-libc::EPERM).to_ne_bytes();
-        let error = message(ERROR, 0, 2, code, &[]);
-        let answers = split(&[acknowledgement, error, vec![1, 2, 3]].concat());
-        assert_eq!(answers.len(), 2);
-        assert!(answers[0].error().is_none());
-        assert_eq!(answers[1].error().and_then(|e| e.raw_os_error()), Some(libc::EPERM));
-        assert_eq!(answers[1].sequence, 2);
-    }
+    let header = netlink::header(kind, flags, sequence, GENERIC_LEN + attributes.len());
+    [header.as_slice(), &generic, attributes].concat()
 }

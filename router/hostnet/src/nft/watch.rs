@@ -6,9 +6,9 @@ use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 use super::{
     attribute,
-    transaction::{GENERIC_LEN, NFTABLES, split},
+    transaction::{GENERIC_LEN, NFTABLES},
 };
-use crate::{HostError, poll::wait_readable};
+use crate::{HostError, netlink::split, poll::wait_readable};
 
 /// The group to which nf_tables tells its changes (`NFNLGRP_NFTABLES`).
 const GROUP: u32 = 7;

@@ -5,24 +5,16 @@
 
 use std::{io, net::IpAddr};
 
-use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_XFRM};
+use rtnetlink::sys::{Socket, protocols::NETLINK_XFRM};
 use zeroize::Zeroizing;
 
 use super::family_of;
-use crate::{Family, HostError};
+use crate::{
+    Family, HostError,
+    netlink::{self, ACKNOWLEDGE, Answer, DUMP, DUMP_ATTEMPTS, ERROR, REQUEST},
+};
 
-const HEADER_LEN: usize = 16;
 const ATTRIBUTE_LEN: usize = 4;
-/// How often a table is read again that changed while it was read.
-const DUMP_ATTEMPTS: usize = 10;
-
-const REQUEST: u16 = 1;
-const ACKNOWLEDGE: u16 = 4;
-const DUMP: u16 = 0x300;
-/// Answers to a dump that changed while it was taken carry this flag (`NLM_F_DUMP_INTR`).
-const INTERRUPTED: u16 = 0x10;
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
 
 /// What a request begins with after its header, and what follows.
 #[derive(Default)]
@@ -200,16 +192,20 @@ impl Channel {
     /// Asks for one thing to be done.
     pub(super) fn order(&self, kind: u16, body: &Writer) -> io::Result<()> {
         let answers = self.exchange(kind, REQUEST | ACKNOWLEDGE, body)?;
-        let answer = answers.iter().find(|answer| answer.kind == ERROR);
-        answer.map_or_else(|| Err(io::Error::other("the kernel did not answer")), Answer::outcome)
+        let Some(answer) = answers.iter().find(|answer| answer.kind == ERROR) else {
+            return Err(io::Error::other("the kernel did not answer"));
+        };
+        answer.error().map_or(Ok(()), Err)
     }
 
     /// Reads a whole table; `part` is the kind of its parts.
     pub(super) fn dump(&self, kind: u16, part: u16) -> io::Result<Vec<Zeroizing<Vec<u8>>>> {
         for _ in 0..DUMP_ATTEMPTS {
             let answers = self.exchange(kind, REQUEST | DUMP, &Writer::default())?;
-            answers.iter().filter(|answer| answer.kind == ERROR).try_for_each(Answer::outcome)?;
-            if answers.iter().all(|answer| answer.flags & INTERRUPTED == 0) {
+            if let Some(error) = answers.iter().find_map(Answer::error) {
+                return Err(error);
+            }
+            if netlink::is_consistent(&answers) {
                 return Ok(answers.into_iter().filter(|a| a.kind == part).map(|a| a.payload).collect());
             }
         }
@@ -217,55 +213,9 @@ impl Channel {
     }
 
     fn exchange(&self, kind: u16, flags: u16, body: &Writer) -> io::Result<Vec<Answer>> {
-        let length = u32::try_from(HEADER_LEN + body.0.len()).unwrap_or(u32::MAX);
-        let request = Writer::default().number(length).short(kind).short(flags).number(1).number(0);
-        self.0.send_to(&request.bytes(&body.0).0, &SocketAddr::new(0, 0), 0)?;
-        let mut answers = Vec::new();
-        loop {
-            match self.0.recv_from_full() {
-                Ok((datagram, _)) => answers.extend(split(&Zeroizing::new(datagram))),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(answers),
-                Err(error) => return Err(error),
-            }
-            if answers.last().is_some_and(|answer| answer.kind == DONE) {
-                return Ok(answers);
-            }
-        }
+        let request = Writer::default().bytes(&netlink::header(kind, flags, 1, body.0.len())).append(body);
+        netlink::exchange(&self.0, &request.0)
     }
-}
-
-/// One message of the kernel.
-struct Answer {
-    kind: u16,
-    flags: u16,
-    /// Of a state: with its key.
-    payload: Zeroizing<Vec<u8>>,
-}
-
-impl Answer {
-    fn outcome(&self) -> io::Result<()> {
-        match self.payload.first_chunk::<4>().map(|code| i32::from_ne_bytes(*code)) {
-            Some(0) | None => Ok(()),
-            Some(code) => Err(io::Error::from_raw_os_error(code.saturating_neg())),
-        }
-    }
-}
-
-/// The messages of a datagram; ends at the first that does not fit.
-fn split(mut bytes: &[u8]) -> Vec<Answer> {
-    let mut answers = Vec::new();
-    while let Some((header, _)) = bytes.split_first_chunk::<HEADER_LEN>() {
-        let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]);
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let Some(payload) = bytes.get(HEADER_LEN..length) else { break };
-        answers.push(Answer {
-            kind: u16::from_ne_bytes([header[4], header[5]]),
-            flags: u16::from_ne_bytes([header[6], header[7]]),
-            payload: Zeroizing::new(payload.to_vec()),
-        });
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    answers
 }
 
 pub(super) fn failed(source: io::Error) -> HostError {

@@ -45,6 +45,7 @@ impl Mesh {
             targets: self.maker.targets().map(|(target, _)| target.clone()).collect(),
             unicast_routes: self.data.unicast().collect(),
             broadcast_routes: broadcast_routes.collect(),
+            facts: self.peers.iter().map(|(_, peer)| peer.record.facts_len()).sum(),
             collisions: self.collisions.status(now),
             counters: self.counters,
         }

@@ -24,15 +24,23 @@ fn fact<'a>(mesh: &'a Mesh, owner: usize, key: &str) -> Option<&'a [u8]> {
     mesh.fact(name(owner), FACTS, key.as_bytes())
 }
 
+/// How many facts a router holds, of all routers.
+fn held(net: &Net, host: usize) -> usize {
+    net.mesh(host).status(net.now).facts
+}
+
 #[test]
 fn a_fact_is_everywhere_within_milliseconds() {
     let mut net = joined(1, 20);
     set(&mut net, 3, "web", "10.0.0.1");
     let took = net.run_until(SECOND, |net| (0..20).all(|host| fact(net.mesh(host), 3, "web").is_some()));
     assert!(took.expect("it spreads") <= Duration::from_millis(20));
+    assert!((0..20).all(|host| held(&net, host) == held(&net, 3)));
+    let before = held(&net, 5);
     net.with(3, |mesh, now| mesh.remove_fact(FACTS, b"web", now));
     let gone = net.run_until(SECOND, |net| (0..20).all(|host| fact(net.mesh(host), 3, "web").is_none()));
     assert!(gone.expect("the removal spreads") <= Duration::from_millis(120));
+    assert_eq!(held(&net, 5) + 1, before, "what is removed is not held");
     assert!(net.hosts.iter().all(|host| host.seen.is_empty()));
 }
 
