@@ -2,9 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use weave_model::PeerName;
+
 use crate::{
     ipam::Ipam,
+    peer::Peer,
     ring::{Owner, Ring},
+    status::ElectionStatus,
     store,
 };
 
@@ -71,6 +75,20 @@ impl Ipam {
     /// Voters that can be reached, this router included.
     pub(crate) fn voters(&self) -> usize {
         1 + self.mates().filter(|(_, fact)| fact.acceptor.is_some()).count()
+    }
+
+    /// What an operator is told of a vote that is not over.
+    pub(crate) fn election_status(&self) -> Option<ElectionStatus> {
+        let consensus = self.consensus.as_ref().filter(|_| self.ring.is_none())?;
+        let heard = self.mates().filter(|(_, fact)| fact.acceptor.is_some()).map(|(peer, _)| peer);
+        Some(ElectionStatus { quorum: consensus.quorum(), heard: heard.collect(), missing: self.unheard() })
+    }
+
+    /// Routers that were met and may vote, and that cannot be heard.
+    pub(crate) fn unheard(&self) -> Vec<PeerName> {
+        let votes = |peer: &Peer| peer.fact.as_ref().is_none_or(|fact| fact.acceptor.is_some());
+        let is_heard = |peer: &Peer| peer.is_reachable && peer.fact.is_some();
+        self.peers.iter().filter(|(_, peer)| votes(peer) && !is_heard(peer)).map(|(name, _)| *name).collect()
     }
 
     fn is_first_voter(&self) -> bool {

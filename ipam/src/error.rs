@@ -53,6 +53,12 @@ pub enum RestoreError {
     /// The store was written by a later version.
     #[error("the IPAM store has format {0}, this router reads format {FORMAT}; run the newer version")]
     Incompatible(u8),
+    /// The store has records of a kind that this version does not know and must not pass over. Nothing was changed.
+    #[error(
+        "the IPAM store was written by a newer weave: it has records of kind {0:?}; run that version, or `weave reset` \
+         to start with an empty store"
+    )]
+    Newer(char),
 }
 
 /// The version of messages and stored records.

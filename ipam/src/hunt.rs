@@ -21,7 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Hunt {
     asked: Option<(PeerName, u64)>,
-    /// Those that were asked in this round.
+    /// Those that were asked in this round and gave nothing that is of use.
     done: BTreeSet<PeerName>,
     /// Those that had nothing to give when they were asked last, though they said that something is free: an address
     /// that is no container's in this window, or none any more.
@@ -77,7 +77,6 @@ impl Ipam {
             }
             if let Some((peer, _)) = hunt.asked.take() {
                 hunt.done.insert(peer);
-                hunt.refused.remove(&peer);
             }
             self.step_hunt(window, now);
         }
@@ -164,14 +163,18 @@ impl Ipam {
         if let Some(bundle) = given {
             self.handle_ring(from, bundle, now)?;
         }
-        for hunt in self.hunts.values_mut().filter(|hunt| hunt.asked == Some((from, nonce))) {
+        for (window, hunt) in self.hunts.iter_mut().filter(|(_, h)| h.asked == Some((from, nonce))) {
             hunt.asked = None;
-            hunt.done.insert(from);
             hunt.next_step = now;
-            match given {
-                Some(_) => hunt.refused.remove(&from),
-                None => hunt.refused.insert(from),
-            };
+            // Who gave something may have more: what lies scattered is given piece by piece.
+            if self.space.lowest(*window).is_none() {
+                hunt.done.insert(from);
+            }
+            if given.is_some() {
+                hunt.refused.remove(&from);
+            } else {
+                hunt.refused.insert(from);
+            }
         }
         Ok(())
     }
@@ -276,7 +279,11 @@ impl Ipam {
     pub(crate) fn wait_reason(&self, want: &Want) -> WaitReason {
         let Some(ring) = &self.ring else {
             return match &self.consensus {
-                Some(consensus) => WaitReason::Consensus { quorum: consensus.quorum(), known: self.voters() },
+                Some(consensus) => WaitReason::Consensus {
+                    quorum: consensus.quorum(),
+                    known: self.voters(),
+                    missing: self.unheard(),
+                },
                 None => WaitReason::Ring,
             };
         };

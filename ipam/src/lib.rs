@@ -26,7 +26,11 @@
 //!   they still use before [`Ipam::take_over`] is called with its own name;
 //! * that those who know of a router's joining or return, two at the least where there are two, are not all removed
 //!   or without the store that has it before anybody else has heard of it;
-//! * that no majority of the voters loses its stores before the first ring is known to all.
+//! * that no majority of the voters loses its stores before the first ring is known to all;
+//! * that those who vote before there is a ring were counted: of more than [`Init::Consensus`] says, two parts that cannot
+//!   reach each other may each be a majority of what was said, and divide the ranges twice;
+//! * that a clone of a running router's disk is found before the only member that met the original, and not the clone,
+//!   leaves or is lost: to all others the clone is the original after a restart.
 //!
 //! # Driving
 //! 1. Feed one input: a `handle_*` method or a request, with the time it happened. Time never goes back.
@@ -69,7 +73,7 @@ pub use error::{GossipError, RestoreError};
 pub use ipam::{Event, Ipam, StoreMark, Write};
 pub use repair::{Meeting, Misplaced, RepairPlan, Side};
 pub use request::{Refusal, Reply, RequestId, WaitReason};
-pub use status::{IpamStatus, OwnerStatus, PendingStatus, Problem};
+pub use status::{ElectionStatus, IpamStatus, OwnerStatus, PendingStatus, Problem};
 
 #[cfg(test)]
 extern crate self as weave_ipam;

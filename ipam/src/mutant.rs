@@ -98,6 +98,6 @@ mod check {
 
     #[test]
     fn forgetting_a_promise_at_a_restart_is_noticed() {
-        is_noticed_from(Mutant::PromisesForgotten, 930);
+        is_noticed_from(Mutant::PromisesForgotten, 2_000);
     }
 }

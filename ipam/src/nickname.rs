@@ -48,10 +48,11 @@ impl Ipam {
         }
     }
 
-    /// What a router was last called, whether or not it can still be reached.
+    /// What a router was last called: a member whether or not it can still be reached, any other while the mesh knows it.
     #[must_use]
     pub fn nickname(&self, peer: PeerName) -> Option<&str> {
-        self.nicknames.get(peer)
+        let met = || self.peers.get(&peer).map(|known| known.nickname.as_str());
+        self.nicknames.get(peer).or_else(met).filter(|nickname| !nickname.is_empty())
     }
 
     /// The members that were last called so, in order of name: more than one where a host was set up again.

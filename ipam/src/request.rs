@@ -146,6 +146,8 @@ pub enum WaitReason {
         quorum: usize,
         /// How many voters are known, this router included.
         known: usize,
+        /// Routers that were met and cannot be heard.
+        missing: Vec<PeerName>,
     },
     /// There is a ring, or there will be one, but it has not reached this router.
     Ring,
@@ -194,8 +196,18 @@ pub enum WaitReason {
 impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Consensus { quorum, known } => {
-                write!(f, "awaiting consensus (quorum: {quorum}, known: {known})")
+            Self::Consensus { quorum, known, missing } => {
+                write!(f, "awaiting consensus (quorum: {quorum}, known: {known})")?;
+                if known >= quorum {
+                    return Ok(());
+                }
+                if !missing.is_empty() {
+                    write!(f, "; not heard: {}", list(missing))?;
+                }
+                match (quorum - known).saturating_sub(missing.len()) {
+                    0 => Ok(()),
+                    strangers => write!(f, "; {strangers} more must be launched or connected"),
+                }
             }
             Self::Ring => f.write_str("waiting for the ring to arrive from a reachable router"),
             Self::Space { asked } if asked.is_empty() => f.write_str("waiting for IP(s) to become available"),

@@ -285,6 +285,8 @@ impl Ipam {
             if settle.everything {
                 self.header.is_stale = false;
                 self.header.vouches = true;
+                // Nothing that others know of these lives can be news any more.
+                self.header.prior.iter_mut().for_each(|(_, epoch)| *epoch = u64::MAX);
             }
             self.writes.push(store::write_header(&self.header));
         } else {

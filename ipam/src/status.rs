@@ -18,6 +18,8 @@ pub struct IpamStatus {
     pub ranges: Vec<Subnet>,
     /// Where allocations without a subnet go.
     pub default_subnets: Vec<Subnet>,
+    /// How the vote on the first ring stands; `None` with a ring, and where none is voted on.
+    pub election: Option<ElectionStatus>,
     /// Who owns how much, this router first, then in order of name. Empty without a ring.
     pub owners: Vec<OwnerStatus>,
     /// Addresses that containers hold here.
@@ -34,6 +36,17 @@ pub struct IpamStatus {
     pub seeds: Vec<PeerName>,
     /// What is wrong, each with what to do. Empty when all is well.
     pub problems: Vec<Problem>,
+}
+
+/// A vote on the first ring.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ElectionStatus {
+    /// How many must agree, this router included.
+    pub quorum: usize,
+    /// Other routers that vote and can be reached, in order of name.
+    pub heard: Vec<PeerName>,
+    /// Routers that were met and cannot be heard, in order of name. Who was never met is not among them.
+    pub missing: Vec<PeerName>,
 }
 
 /// One owner of space.

@@ -11,6 +11,14 @@
 //! | `m` + peer name | membership of one router |
 //! | `n` + peer name | what that router was last called |
 //! | `f` | what is frozen for others |
+//!
+//! # How the format may change
+//! Each value begins with its format ([`FORMAT`]). A kind of record never changes its meaning under the same format.
+//! * What an earlier version can do without gets a kind with a capital letter: versions that do not know it pass over it
+//!   and leave it where it is.
+//! * What must not be passed over gets a new small letter, or a higher format. An earlier version then says that the
+//!   store is of a newer weave, and changes nothing.
+//! * A later version reads every format that was ever released.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use weave_model::{ContainerId, Interface, PeerName, Subnet};
@@ -36,7 +44,8 @@ pub(crate) struct Header {
     pub(crate) ranges: Vec<Subnet>,
     /// The life that writes now.
     pub(crate) generation: u64,
-    /// Earlier lives of this store, each with its last epoch. Oldest first.
+    /// Earlier lives of this store, each with its last epoch, or the highest where the operator had all that it owned
+    /// taken over. Oldest first.
     pub(crate) prior: Vec<(u64, u64)>,
     /// Whether the others agreed, or need not, that this store is not from the past.
     pub(crate) is_confirmed: bool,
@@ -60,6 +69,9 @@ pub(crate) struct Restored {
     pub(crate) nicknames: Nicknames,
     pub(crate) floors: Vec<Floor>,
 }
+
+/// The kinds of records of this version.
+const KINDS: &[u8] = b"hepiramnf";
 
 /// Reads a whole store.
 pub(crate) fn restore(
@@ -99,6 +111,10 @@ pub(crate) fn restore(
                 let name: [u8; 6] = name.try_into().map_err(|_| damaged())?;
                 let nickname: String = read(&value, damaged)?;
                 restored.nicknames.set(PeerName(name), &nickname);
+            }
+            (Some(kind), _) if kind.is_ascii_uppercase() => {}
+            (Some(kind), _) if kind.is_ascii_lowercase() && !KINDS.contains(kind) => {
+                return Err(RestoreError::Newer(char::from(*kind)));
             }
             _ => return Err(damaged()),
         }

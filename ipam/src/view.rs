@@ -39,6 +39,7 @@ impl Ipam {
             state,
             ranges: self.ranges.clone(),
             default_subnets: self.default_subnets.clone(),
+            election: self.election_status(),
             owners: self.owner_table(),
             active: self.ledger.len(),
             pending,
@@ -50,12 +51,23 @@ impl Ipam {
         }
     }
 
+    /// What the oldest request that waits is waiting for.
+    #[must_use]
+    pub fn waiting_for(&self) -> Option<WaitReason> {
+        self.queue.iter().next().map(|pending| self.wait_reason(&pending.want))
+    }
+
     fn state_text(&self, pending: &[PendingStatus]) -> String {
         let first = pending.first().map(|p| &p.waiting_for);
         match (&self.ring, first) {
             (None, None) if self.consensus.as_ref().is_some_and(|c| c.is_under_way()) => "priming".to_owned(),
             (None, None) => "idle".to_owned(),
-            (None, Some(WaitReason::Consensus { quorum, known })) if known >= quorum => "priming".to_owned(),
+            (None, Some(WaitReason::Consensus { quorum, known, .. })) if known >= quorum => {
+                "priming".to_owned()
+            }
+            (None, Some(WaitReason::Consensus { quorum, known, .. })) => {
+                format!("awaiting consensus (quorum: {quorum}, known: {known})")
+            }
             (_, Some(WaitReason::Space { .. })) => "waiting for IP(s) to become available".to_owned(),
             (_, Some(WaitReason::OwnerUnreachable { .. })) => {
                 "all IP ranges owned by unreachable peers - use 'rmpeer' if they are dead".to_owned()

@@ -130,4 +130,40 @@ mod once {
             run(seed);
         }
     }
+
+    fn run_worse(seeds: &[u64]) {
+        for seed in seeds {
+            World::new(*seed, Day::Worse, false).run();
+        }
+    }
+
+    #[test]
+    fn what_lies_scattered_at_one_router_serves_those_who_wait_at_another() {
+        run_worse(&[6_002_183]);
+    }
+
+    #[test]
+    fn newcomers_that_nobody_counted_do_not_divide_the_ranges_twice() {
+        run_worse(&[6_002_207, 6_002_425, 6_003_060, 6_003_293, 6_003_390, 6_003_710, 6_007_172]);
+    }
+
+    #[test]
+    fn a_router_that_died_at_its_start_is_a_failure_before_the_ranges_are_full() {
+        run_worse(&[6_001_661, 6_002_882, 6_006_576]);
+    }
+
+    #[test]
+    fn who_was_removed_has_no_say_about_a_clone_of_one_that_does_not_know_of_its_return() {
+        run_worse(&[6_009_886]);
+    }
+
+    #[test]
+    fn what_an_operator_settled_once_is_not_unsettled_by_what_others_still_know_of_it() {
+        run_worse(&[6_002_306]);
+    }
+
+    #[test]
+    fn a_clone_is_found_when_the_only_router_that_can_tell_it_leaves() {
+        run_worse(&[6_005_248]);
+    }
 }

@@ -17,7 +17,7 @@ pub(crate) use containers::{Addresses, Attach, Detach, Expose, Namespace, Ps};
 use help::{ATTACH_EXAMPLES, DOCTOR_HELP, REPORT_HELP};
 pub(crate) use mesh::{Connect, Ipam, Peers, Repair, Rmpeer, Wait};
 pub(crate) use names::{DnsAdd, DnsLookup, DnsRemove};
-pub(crate) use router::{Config, DockerPlugin, Doctor, Launch, PLUGIN_SOCKET, Reset, Stop};
+pub(crate) use router::{Config, DockerPlugin, Doctor, Launch, PLUGIN_SOCKET, Proxy, Reset, Stop};
 pub(crate) use views::{Status, View};
 
 /// An encrypted network for containers across hosts.

@@ -87,7 +87,7 @@ pub fn element(set: &str, item: &Item) -> Option<Element> {
     };
     let protocol = |value: Value| match value {
         Value::Protocol(number) => Protocol::from_number(number),
-        Address(_) | Number(_) | Port(_) => None,
+        Address(_) | Number(_) | Port(_) | Value::Ethernet(_) | Value::Interface(_) => None,
     };
     let by_address = |direction: Direction| match (&item.key[..], item.value) {
         ([Address(address)], Some(Number(class))) => {

@@ -258,7 +258,7 @@ impl Kernel {
         let mut result = Ok(());
         for _ in 0..ATTEMPTS {
             let generation = self.session.generation()?;
-            result = self.session.change(program::TABLE, &changes, Some(generation));
+            result = self.session.change(&self.program, &changes, Some(generation));
             if !result.as_ref().is_err_and(nft::is_stale) {
                 break;
             }

@@ -192,6 +192,7 @@ const fn judged(hook: Hook) -> &'static [Direction] {
     match hook {
         Hook::Forward => &[Direction::Egress, Direction::Ingress],
         Hook::Input => &[Direction::Egress],
+        Hook::BridgePort => &[],
     }
 }
 
@@ -276,6 +277,7 @@ fn hook_name(hook: Hook) -> &'static str {
     match hook {
         Hook::Forward => "forward",
         Hook::Input => "input",
+        Hook::BridgePort => "bridge",
     }
 }
 

@@ -269,6 +269,7 @@ async fn serve(
         mtu: bridge.mtu,
         local: local.name,
         has_ipam: config.ipam.is_some(),
+        port_guard: config.port_guard,
         subject: Subject::new(config),
         logging: around.logging.clone(),
     }));

@@ -81,6 +81,11 @@ pub(crate) struct Args {
     #[arg(long, help_heading = "Data plane", env = "WEAVE_NO_FASTDP", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) no_fastdp: bool,
 
+    /// Let containers send frames from Ethernet and IP addresses that are not theirs. For one container alone: `weave
+    /// attach --any-source`
+    #[arg(long, help_heading = "Data plane")]
+    pub(crate) no_port_guard: bool,
+
     /// Name of the bridge that containers are attached to
     #[arg(long, default_value = "weave", hide = true, help_heading = "Data plane")]
     pub(crate) weave_bridge: String,

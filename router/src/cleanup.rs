@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use weave_api::Removed;
-use weave_hostnet::{Host, nft};
+use weave_hostnet::{Host, PortGuard, nft};
 
 use crate::{
     config::Config,
@@ -33,6 +33,7 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<Removed> {
     }
     nft::remove()?;
     fastdp::remove_protection()?;
+    PortGuard::remove()?;
     let run_dir = config.listen_api.socket.parent().unwrap_or_else(|| Path::new("/")).to_owned();
     drop(control);
     for name in RUN_FILES {

@@ -45,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) mtu: Option<u16>,
     /// Whether the kernel may carry frames.
     pub(crate) fastdp: bool,
+    /// Whether containers may only send from their own addresses.
+    pub(crate) port_guard: bool,
     pub(crate) bridge: String,
     pub(crate) workers: usize,
     pub(crate) ipam: Option<IpamConfig>,
@@ -100,6 +102,7 @@ impl Config {
             targets,
             mtu: args.mtu.map(check_mtu).transpose()?,
             fastdp: !args.no_fastdp,
+            port_guard: !args.no_port_guard,
             bridge: args.weave_bridge,
             workers: if args.workers == 0 { cores.clamp(1, MAX_WORKERS) } else { args.workers.min(64) },
             ipam,

@@ -9,6 +9,7 @@
 
 mod counters;
 mod links;
+mod waiting;
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
@@ -18,20 +19,23 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     task::AbortHandle,
 };
+use weave_api::ApiError;
 use weave_datapath::Plan;
-use weave_ipam::{Refusal, Reply, RequestId};
+use weave_ipam::{Reply, RequestId};
 use weave_mesh::{DialId, Overlay, OverlayKind};
 use weave_model::{LinkId, PeerName};
 use weave_node::{Node, Output};
 use weave_worker::{WorkerEvent, Workers};
 
 pub(crate) use self::counters::{ByWords, Counters, WAIT_BUCKETS};
-use self::links::LiveLink;
+use self::{links::LiveLink, waiting::Waiting};
 use crate::{
     app::Ending,
     clock,
     fastdp::{Fastdp, KeyInUse, Vouch},
+    labels::with_nicknames,
     mark::MarkFile,
+    ops,
     quic::link::{LinkEvent, Linker},
     store::{Change, Part, Store},
 };
@@ -78,8 +82,9 @@ pub(crate) struct Engine {
     links: BTreeMap<LinkId, LiveLink>,
     dials: BTreeMap<DialId, AbortHandle>,
     /// Who waits for the ring, and since when.
-    requests: BTreeMap<RequestId, (oneshot::Sender<Result<Reply, Refusal>>, Instant)>,
+    requests: BTreeMap<RequestId, (oneshot::Sender<Result<Reply, ApiError>>, Instant)>,
     next_request: u64,
+    waiting: Waiting,
 }
 
 /// Lets other tasks work with the engine's state, one at a time.
@@ -115,7 +120,7 @@ impl Handle {
     pub(crate) async fn ask_ring(
         &self,
         ask: impl FnOnce(&mut Node, RequestId, Instant) + Send + 'static,
-    ) -> Result<Result<Reply, Refusal>, Stopped> {
+    ) -> Result<Result<Reply, ApiError>, Stopped> {
         let (id, receiver) = self.run(move |engine, now| engine.ask_ring(ask, now)).await?;
         let mut guard = Withdraw { handle: self.clone(), id: Some(id) };
         let answer = receiver.await;
@@ -160,6 +165,7 @@ impl Engine {
             dials: BTreeMap::new(),
             requests: BTreeMap::new(),
             next_request: 1,
+            waiting: Waiting::default(),
         }
     }
 
@@ -188,9 +194,16 @@ impl Engine {
                 }
             }
             self.carry_out()?;
+            self.tell_waiting();
         };
         self.close_all(ending);
         Ok(())
+    }
+
+    fn tell_waiting(&mut self) {
+        let ipam = self.node.ipam();
+        let reason = || Some(with_nicknames(&ipam?.waiting_for()?.to_string(), ipam));
+        self.waiting.look(!self.requests.is_empty(), clock::now(), reason);
     }
 
     /// Takes one input of each kind if any is waiting; tells whether there was one.
@@ -234,7 +247,7 @@ impl Engine {
         &mut self,
         ask: impl FnOnce(&mut Node, RequestId, Instant),
         now: Instant,
-    ) -> (RequestId, oneshot::Receiver<Result<Reply, Refusal>>) {
+    ) -> (RequestId, oneshot::Receiver<Result<Reply, ApiError>>) {
         let id = RequestId(self.next_request);
         self.next_request += 1;
         let (sender, receiver) = oneshot::channel();
@@ -331,6 +344,8 @@ impl Engine {
                 self.counters.answer(&result);
                 if let Some((waiting, since)) = self.requests.remove(&request) {
                     self.counters.ring_waits.record(clock::now().saturating_duration_since(since));
+                    let ipam = self.node.ipam();
+                    let result = result.map_err(|refusal| ops::explain_refusal(&refusal, ipam));
                     // Who stopped waiting has withdrawn the request, or is about to.
                     let _ = waiting.send(result);
                 }

@@ -12,6 +12,7 @@ mod engine;
 mod exit;
 mod fastdp;
 mod identity;
+mod labels;
 mod learning;
 mod logging;
 mod mark;

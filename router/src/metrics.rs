@@ -32,6 +32,8 @@ struct Snapshot {
     facts: usize,
     worker: weave_worker::Counters,
     dns: Option<weave_dns::Stats>,
+    /// Frames of containers that came from addresses of others.
+    forgeries: std::collections::BTreeMap<weave_hostnet::Forgery, u64>,
     /// Whether the ring answers requests of its own: claims and allocations that wait.
     pending: usize,
     /// Own live names.
@@ -44,10 +46,11 @@ impl Ops {
     /// The exposition, in the text format of OpenMetrics.
     pub(crate) async fn metrics(&self) -> Result<String, ApiError> {
         let facts = std::sync::Arc::clone(&self.facts);
-        let (attached, mtu) = (self.attached(), self.mtu());
+        let (attached, mtu, forgeries) = (self.attached(), self.mtu(), self.forgeries());
         let snapshot = self.engine.run(move |engine, now| {
             let report = report::build(engine, &facts, &attached, mtu, now);
-            Snapshot::take(engine, report, facts.dns_stats(), now)
+            let snapshot = Snapshot::take(engine, report, facts.dns_stats(), now);
+            Snapshot { forgeries, ..snapshot }
         });
         let mut registry = Registry::default();
         registry.register_collector(Box::new(snapshot.await.map_err(stopping)?));
@@ -69,6 +72,7 @@ impl Snapshot {
             facts: mesh.facts,
             worker: engine.workers.counters(),
             dns,
+            forgeries: std::collections::BTreeMap::new(),
             pending: engine.node.ipam_status().map_or(0, |status| status.pending.len()),
             own_names: report.dns.iter().flat_map(|dns| &dns.entries).filter(|e| e.peer == own).count(),
             report,
@@ -183,6 +187,13 @@ impl Snapshot {
         let mut drops = out.counter("weave_drops", "Frames and datagrams that somebody misses, by reason")?;
         for (reason, count) in self.worker.drops.iter().filter(|(reason, _)| !harmless.contains(reason)) {
             drops.put(&[("reason", (*reason).to_owned())], *count)?;
+        }
+        let mut forged = out.counter(
+            "weave_forged_frames",
+            "Frames of containers that were dropped because they came from addresses of others, by which",
+        )?;
+        for (kind, count) in &self.forgeries {
+            forged.put(&[("reason", kind.name().to_owned())], *count)?;
         }
         out.number(
             "weave_mtu_bytes",

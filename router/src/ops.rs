@@ -7,6 +7,7 @@ mod attach;
 mod commands;
 mod endpoint;
 mod expose;
+mod guard;
 mod leave;
 mod pod;
 mod record;
@@ -25,7 +26,7 @@ use std::{
 use tokio::sync::{Mutex, Notify};
 use weave_api::{ApiError, ErrorCode};
 use weave_hostnet::Host;
-use weave_ipam::{Refusal, Reply};
+use weave_ipam::{Ipam, Refusal, Reply};
 use weave_model::{AddressSpec, ContainerId, Interface, PeerName};
 
 pub(crate) use self::record::Record;
@@ -33,6 +34,7 @@ use crate::{
     clock,
     doctor::Subject,
     engine::{Handle, Stopped},
+    labels::with_nicknames,
     logging::Logging,
     report::Facts,
     store::Store,
@@ -51,6 +53,7 @@ pub(crate) struct Ops {
     has_ipam: bool,
     pub(crate) subject: Subject,
     logging: Logging,
+    ports: guard::Ports,
     /// Told when the router is to end and to take everything with it.
     ending: Notify,
     /// What is attached here, as the store has it.
@@ -69,6 +72,8 @@ pub(crate) struct Setup {
     pub(crate) mtu: u16,
     pub(crate) local: PeerName,
     pub(crate) has_ipam: bool,
+    /// Whether containers may only send from their own addresses.
+    pub(crate) port_guard: bool,
     /// What the doctor examines.
     pub(crate) subject: Subject,
     pub(crate) logging: Logging,
@@ -76,8 +81,10 @@ pub(crate) struct Setup {
 
 impl Ops {
     pub(crate) fn new(setup: Setup) -> Self {
-        let Setup { engine, host, store, facts, bridge, mtu, local, has_ipam, subject, logging } = setup;
+        let Setup { engine, host, store, facts, bridge, mtu, local, has_ipam, port_guard, subject, logging } =
+            setup;
         let (mtu, records) = (AtomicU16::new(mtu), StdMutex::new(BTreeMap::new()));
+        let ports = guard::Ports::new(port_guard);
         let (ending, exclusive) = (Notify::new(), Mutex::new(()));
         Self {
             engine,
@@ -90,6 +97,7 @@ impl Ops {
             has_ipam,
             subject,
             logging,
+            ports,
             ending,
             records,
             exclusive,
@@ -163,7 +171,7 @@ impl Ops {
                 self.engine.ask_ring(allocate).await
             }
         };
-        match answer.map_err(stopping)?.map_err(|refusal| explain_refusal(&refusal))? {
+        match answer.map_err(stopping)?? {
             Reply::Addresses(addresses) => Ok(addresses),
             Reply::Done | Reply::TakenOver(_) => match spec {
                 AddressSpec::Ip(address) => Ok(vec![address]),
@@ -248,9 +256,14 @@ fn host_error(error: &anyhow::Error) -> ApiError {
     ApiError::new(ErrorCode::Host, format!("{error:#}"))
 }
 
-/// The ring's refusal in the API's terms.
-pub(crate) fn explain_refusal(refusal: &Refusal) -> ApiError {
-    let code = match refusal {
+/// The ring's refusal in the API's terms, with the nicknames of the routers that it names.
+pub(crate) fn explain_refusal(refusal: &Refusal, ipam: Option<&Ipam>) -> ApiError {
+    ApiError::new(code_of(refusal), with_nicknames(&refusal.to_string(), ipam))
+}
+
+/// The kind of a refusal in the API's terms.
+pub(crate) fn code_of(refusal: &Refusal) -> ErrorCode {
+    match refusal {
         Refusal::Deadline { .. } | Refusal::AwaitingConsent { .. } => ErrorCode::Deadline,
         Refusal::Exhausted { .. } => ErrorCode::Exhausted,
         Refusal::OwnersUnreachable { .. } => ErrorCode::OwnersUnreachable,
@@ -266,8 +279,7 @@ pub(crate) fn explain_refusal(refusal: &Refusal) -> ApiError {
         Refusal::NoHeir => ErrorCode::NotFound,
         Refusal::TooManyRequests => ErrorCode::TooBusy,
         Refusal::Leaving | Refusal::Cancelled => ErrorCode::ShuttingDown,
-    };
-    ApiError::new(code, refusal.to_string())
+    }
 }
 
 /// The daemon's start, for `uptime`.

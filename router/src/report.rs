@@ -4,10 +4,10 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use weave_api::{
     ApiError, BroadcastRoute, ConnectionReport, ConnectionState, ContainerReport, DnsEntry, DnsReport,
-    ErrorCode, IpamReport, KernelKey, Overlay, OwnerReport, PeerConnection, PeerReport, PendingReport,
-    Problem, Report, Retry, RouterReport, Severity, UnicastRoute,
+    ElectionReport, ErrorCode, IpamReport, KernelKey, Overlay, OwnerReport, PeerConnection, PeerReport,
+    PendingReport, Problem, Report, Retry, RouterReport, Severity, UnicastRoute,
 };
-use weave_ipam::{IpamStatus, OwnerStatus};
+use weave_ipam::{ElectionStatus, IpamStatus, OwnerStatus};
 use weave_mesh::{ConnectionStatus, MeshStatus, OverlayKind, PeerStatus};
 use weave_model::{Mac, PeerName, Subnet};
 use weave_names::QueryName;
@@ -15,6 +15,7 @@ use weave_names::QueryName;
 use crate::{
     app,
     engine::Engine,
+    labels::{label, with_nicknames},
     ops::{self, Record},
 };
 
@@ -71,9 +72,9 @@ pub(crate) fn build(
         version: app::VERSION.to_owned(),
         ready: true,
         uptime_s: ops::uptime(facts.started).as_secs(),
-        problems: problems(facts, &mesh, ipam.as_ref()),
+        problems: problems(engine, facts, &mesh, ipam.as_ref()),
         router: router(engine, facts, &mesh, now),
-        ipam: ipam.map(|status| self::ipam(status, &mesh)),
+        ipam: ipam.map(|status| self::ipam(engine, facts, status, &mesh)),
         dns: facts.dns.as_ref().map(|dns| self::dns(engine, dns)),
         data_plane: data_plane::build(engine, mtu),
         containers: attached.iter().map(container).collect(),
@@ -248,10 +249,12 @@ pub(crate) fn info(status: &ConnectionStatus) -> Option<String> {
     fastdp.map(|fastdp| fastdp.note.clone()).filter(|note| !note.is_empty())
 }
 
-fn ipam(status: IpamStatus, mesh: &MeshStatus) -> IpamReport {
+fn ipam(engine: &Engine, facts: &Facts, status: IpamStatus, mesh: &MeshStatus) -> IpamReport {
+    let labelled = |text: String| with_nicknames(&text, engine.node.ipam());
     IpamReport {
         ready: status.ring_id.is_some(),
-        status: status.state,
+        status: labelled(status.state),
+        election: status.election.as_ref().map(|vote| election(engine, facts, vote, mesh)),
         ranges: status.ranges,
         default_subnets: status.default_subnets,
         owners: status
@@ -275,13 +278,28 @@ fn ipam(status: IpamStatus, mesh: &MeshStatus) -> IpamReport {
                     container: pending.owner.clone()?,
                     request: String::new(),
                     waiting_s: 0,
-                    reason: pending.waiting_for.to_string(),
+                    reason: labelled(pending.waiting_for.to_string()),
                 })
             })
             .collect(),
         entries: status.ring_entries as u64,
         seeds: status.seeds,
-        conflicts: status.problems.iter().map(ToString::to_string).collect(),
+        conflicts: status.problems.iter().map(|problem| labelled(problem.to_string())).collect(),
+    }
+}
+
+fn election(engine: &Engine, facts: &Facts, vote: &ElectionStatus, mesh: &MeshStatus) -> ElectionReport {
+    let known = |peer: &PeerName| {
+        label(*peer, engine.node.ipam().and_then(|ipam| ipam.nickname(*peer)).unwrap_or_default())
+    };
+    let is_unanswered = |link: &&ConnectionStatus| link.outbound && link.peer.is_none();
+    let unanswered = mesh.connections.iter().filter(is_unanswered);
+    let targets = unanswered.filter_map(|link| link.target.as_ref().map(ToString::to_string));
+    let own = label(mesh.name, &facts.nickname);
+    ElectionReport {
+        quorum: vote.quorum as u64,
+        heard: [own].into_iter().chain(vote.heard.iter().map(known)).collect(),
+        missing: vote.missing.iter().map(known).chain(targets).collect(),
     }
 }
 
@@ -308,7 +326,7 @@ fn dns(engine: &Engine, facts: &DnsFacts) -> DnsReport {
 }
 
 /// What an operator should look at.
-fn problems(facts: &Facts, mesh: &MeshStatus, ipam: Option<&IpamStatus>) -> Vec<Problem> {
+fn problems(engine: &Engine, facts: &Facts, mesh: &MeshStatus, ipam: Option<&IpamStatus>) -> Vec<Problem> {
     let warning = |message: String, hint: Option<&str>| Problem {
         severity: Severity::Warning,
         message,
@@ -326,7 +344,7 @@ fn problems(facts: &Facts, mesh: &MeshStatus, ipam: Option<&IpamStatus>) -> Vec<
         });
     }
     for problem in ipam.into_iter().flat_map(|status| &status.problems) {
-        problems.push(warning(problem.to_string(), None));
+        problems.push(warning(with_nicknames(&problem.to_string(), engine.node.ipam()), None));
     }
     let unreachable = ipam.into_iter().flat_map(|status| &status.owners).filter(|owner| !owner.reachable);
     for owner in unreachable {

@@ -86,6 +86,14 @@ impl Store {
                 self.db.flush().with_context(|| format!("cannot write the store {}", path.display()))?;
                 Ok(())
             }
+            Some([newer]) if *newer > FORMAT => Err(Fatal::error(
+                Exit::Store,
+                format!(
+                    "the store {} was written by a newer weaver (format {newer}, this one reads {FORMAT}); it was not \
+                     changed. Run that version, or start with another --db-prefix",
+                    path.display()
+                ),
+            )),
             Some(_) | None => Err(Fatal::error(
                 Exit::Store,
                 format!(
@@ -258,6 +266,20 @@ mod tests {
         let error = Store::open(&prefix).err().unwrap();
         assert_eq!(crate::exit::exit_for(&error), Exit::Store);
         assert_eq!(std::fs::read_dir(&path).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_store_of_a_newer_version_is_said_to_be_that_and_left_alone() {
+        let dir = TempDir::new("newer");
+        let prefix = dir.0.join("weave");
+        let store = Store::open(&prefix).unwrap();
+        store.db.insert(FORMAT_KEY, &[FORMAT + 1]).unwrap();
+        drop(store);
+        let error = Store::open(&prefix).err().unwrap();
+        assert_eq!(crate::exit::exit_for(&error), Exit::Store);
+        assert!(error.to_string().contains("written by a newer weaver (format 2"), "{error}");
+        let db = sled::open(path_for(&prefix)).unwrap();
+        assert_eq!(db.get(FORMAT_KEY).unwrap().as_deref(), Some(&[FORMAT + 1][..]));
     }
 
     #[test]

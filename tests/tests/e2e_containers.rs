@@ -8,7 +8,10 @@ use weave_tests::{
     clock::{Look, wait_until},
     lab::Host,
     product::Router,
-    scene::{LIMIT, attach, await_all_pings, await_mesh, finish, hosts, lab, play, refused, routers},
+    scene::{
+        LIMIT, attach, await_all_pings, await_mesh, await_ping, finish, hosts, lab, play, refused, routers,
+    },
+    traffic::{PingReport, measure},
 };
 
 /// Everything that an attach may change: addresses held, containers, names, interfaces of the host.
@@ -172,4 +175,48 @@ fn await_forgotten(host: &Host, programs: &weave_tests::product::Programs) -> Re
         Ok(Look::when(said.is_empty(), || said.clone()))
     });
     waited.map(drop)
+}
+
+/// Frames of containers that were dropped on this host because they came from addresses of others.
+fn forged(host: &Host) -> Result<u64> {
+    let table = host.run("nft list table bridge weave-ports")?;
+    let mut words = table.split_whitespace();
+    let mut sum = 0;
+    while words.any(|word| word == "packets") {
+        sum += words.next().unwrap_or_default().parse::<u64>()?;
+    }
+    Ok(sum)
+}
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn a_container_speaks_for_itself_only_unless_it_may_do_otherwise() -> Result<()> {
+    play("a_container_speaks_for_itself_only_unless_it_may_do_otherwise", |programs| {
+        let mut lab = lab()?;
+        let [host]: [Host; 1] = hosts(&mut lab)?;
+        let hosts = [host];
+        let mut routers = routers(programs, &hosts, &[])?;
+        let both =
+            [attach(&routers[0], "c1", "")?, attach(&routers[0], "c2", "net:10.33.0.0/16 net:default")?];
+        await_ping(&lab, &both[0].container, both[1].address())?;
+        await_all_pings(&lab, &[attach(&routers[0], "c3", "")?, attach(&routers[0], "c4", "")?])?;
+        ensure!(forged(&hosts[0])? == 0, "{} honest frames were dropped", forged(&hosts[0])?);
+        // Another Ethernet address, and as if it were on a router that knows nothing yet.
+        both[0].container.run("ip link set ethwe address 02:00:00:00:00:99")?;
+        routers[0].kill()?;
+        let line = format!("ping {} --count 1 --timeout 0.5", both[1].address());
+        let unheard = || -> Result<bool> {
+            let before = forged(&hosts[0])?;
+            let report: PingReport = measure(lab.generator(), &both[0].container, &line)?;
+            Ok(report.received == 0 && forged(&hosts[0])? > before)
+        };
+        ensure!(unheard()?, "what a router leaves behind guards nothing");
+        routers[0].restart()?;
+        routers[0].await_ready()?;
+        ensure!(unheard()?, "a router that was started again guards nothing");
+        let netns = both[0].container.netns();
+        routers[0].tell(&format!("attach --any-source --netns {} {}", netns.display(), both[0].id))?;
+        await_ping(&lab, &both[0].container, both[1].address())?;
+        finish(routers)
+    })
 }

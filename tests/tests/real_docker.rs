@@ -1,6 +1,6 @@
 //! Docker Engines on hosts of a mesh: containers find each other, keep what they have, and nothing ever waits for long.
 
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use weave_api::{EndpointListRequest, ListRequest};
@@ -392,11 +392,16 @@ fn clients_of_the_proxy_get_the_network_unasked_and_notice_nothing_else() -> Res
         let mut lab = lab()?;
         let [host]: [Host; 1] = hosts(&mut lab)?;
         let mut engine = Engine::start(&host, &[])?;
-        let launch = format!("launch --docker-socket {} --db-prefix DIR/db", docker::socket().display());
+        let tls = certificates(&host, lab.directory())?;
+        let launch = format!(
+            "launch --docker-socket {} --db-prefix DIR/db --proxy-address {FAR} {tls} --rewrite-inspect \
+             --hostname-from-label called --hostname-match ^plain-(.*) --hostname-replacement $1",
+            docker::socket().display()
+        );
         weave(programs, &host, &launch)?;
         wait_until("the host's address for names", LIMIT, || {
-            let exposed = weave(programs, &host, "ps weave:expose")?;
-            Ok(Look::when(!exposed.is_empty(), || "none".to_owned()))
+            let all = weave(programs, &host, "ps")?;
+            Ok(Look::when(all.contains("weave:expose"), || all))
         })?;
         let config = weave(programs, &host, "config")?;
         let env = weave(programs, &host, "env")?;
@@ -405,9 +410,52 @@ fn clients_of_the_proxy_get_the_network_unasked_and_notice_nothing_else() -> Res
         engine.use_socket(socket);
         unasked_networks(&engine)?;
         streams(&engine, &host)?;
+        descriptions(&engine)?;
+        engine.use_socket(&format!("tcp://{FAR}"));
+        engine.refused("ps")?;
+        engine.refused("--tls ps")?;
+        let seen = engine.docker(&format!("--tlsverify {tls} exec --interactive web /bin/hostname"))?;
+        ensure!(seen == "web", "from another host: {seen}");
         drop(engine);
         weave(programs, &host, "reset").map(drop)
     })
+}
+
+/// Where clients of other hosts come.
+const FAR: &str = "127.0.0.1:12376";
+
+/// Flags that name an authority, a certificate of it for both ends, and its key, all made in `directory`.
+fn certificates(host: &Host, directory: &Path) -> Result<String> {
+    let make = |line: &str| -> Result<String> {
+        let request = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -days 2";
+        host.run(&format!("env --chdir={} {request} {line}", directory.display()))
+    };
+    make("-subj /CN=authority -keyout authority.key -out authority.pem")?;
+    make(
+        "-subj /CN=docker -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=CA:FALSE \
+          -CA authority.pem -CAkey authority.key -keyout key.pem -out certificate.pem",
+    )?;
+    let file = |flag: &str, name: &str| format!("--{flag}={}", directory.join(name).display());
+    let flags = [("tlscacert", "authority.pem"), ("tlscert", "certificate.pem"), ("tlskey", "key.pem")];
+    Ok(flags.map(|(flag, name)| file(flag, name)).join(" "))
+}
+
+/// Addresses and host names as programs see them that know of one network only.
+fn descriptions(proxied: &Engine<'_>) -> Result<()> {
+    let field =
+        |container: &str, format: &str| proxied.docker(&format!("inspect --format {format} {container}"));
+    ensure!(field("web", "{{.NetworkSettings.IPAddress}}")? == proxied.address("web", "weave")?);
+    ensure!(
+        field("fixed", "{{.NetworkSettings.IPAddress}}/{{.NetworkSettings.IPPrefixLen}}")? == "10.40.1.7/24"
+    );
+    let link = proxied.docker("exec web /bin/ip -o link show ethwe0")?;
+    ensure!(link.contains(&field("web", "{{.NetworkSettings.MacAddress}}")?), "{link}");
+    for (flags, wanted) in [("--name plain-shop", "shop"), ("--name other --label called=plain-till", "till")]
+    {
+        let seen = proxied.docker(&format!("run --rm {flags} {IMAGE} /bin/hostname"))?;
+        ensure!(seen == wanted, "{flags}: {seen}");
+    }
+    Ok(())
 }
 
 /// Where containers are that say nothing of networks, and those that do.
@@ -459,16 +507,13 @@ fn streams(proxied: &Engine<'_>, host: &Host) -> Result<()> {
     ensure!(output.status.code() == Some(7) && output.stdout == b"out\n" && output.stderr == b"err\n");
     let directory = docker::directory().display();
     proxied.docker(&format!("cp web:/bin/busybox {directory}/copied"))?;
-    ensure!(std::fs::metadata(format!("{directory}/copied"))?.len() > 100_000, "the copy is short");
+    ensure!(fs::metadata(format!("{directory}/copied"))?.len() > 100_000, "the copy is short");
     ensure!(proxied.docker("stats --no-stream --format {{.Name}} web")? == "web");
     let events =
         proxied.docker("events --since 60s --until 0s --filter container=talks --format {{.Action}}")?;
     ensure!(events.lines().any(|action| action == "die"), "{events}");
-    std::fs::create_dir_all(format!("{directory}/build"))?;
-    std::fs::write(
-        format!("{directory}/build/Dockerfile"),
-        format!("FROM {IMAGE}\nCOPY Dockerfile /made\n"),
-    )?;
+    fs::create_dir_all(format!("{directory}/build"))?;
+    fs::write(format!("{directory}/build/Dockerfile"), format!("FROM {IMAGE}\nCOPY Dockerfile /made\n"))?;
     let build = format!("build --quiet --tag made {directory}/build");
     let words: Vec<&str> = build.split_whitespace().collect();
     tool::run(proxied.command(&words).env("DOCKER_BUILDKIT", "0"))?;

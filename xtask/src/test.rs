@@ -139,11 +139,12 @@ const fn end_to_end(target: &'static str) -> guest::Tests {
 }
 
 /// A program that `--real` needs, and the Debian package that has it.
-const NEEDED: [(&str, &str); 9] = [
+const NEEDED: [(&str, &str); 10] = [
     ("dockerd", "docker.io"),
     ("docker", "docker.io"),
     ("iptables", "iptables"),
     ("busybox", "busybox-static"),
+    ("openssl", "openssl"),
     ("podman", "podman"),
     ("crun", "crun"),
     ("containerd", "containerd"),

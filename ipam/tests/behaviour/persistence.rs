@@ -98,6 +98,28 @@ fn a_store_of_another_router_or_of_other_ranges_is_refused_with_words_and_nothin
 }
 
 #[test]
+fn a_store_of_a_newer_version_is_said_to_be_that_and_what_can_be_done_without_is_passed_over() {
+    let lab = used();
+    let open = |key: &[u8]| {
+        let mut disk = lab.disks[0].clone();
+        disk.insert(key.to_vec(), vec![1, 2, 3]);
+        Ipam::new(config(0, RANGE, init()), disk.into_iter(), [0; 32], lab.now)
+    };
+    assert_eq!(open(b"z").unwrap_err(), RestoreError::Newer('z'));
+    assert_eq!(open(b"zsomething").unwrap_err(), RestoreError::Newer('z'));
+    let text = RestoreError::Newer('z').to_string();
+    assert!(text.starts_with("the IPAM store was written by a newer weave"), "{text}");
+    let mut ipam = open(b"Zsomething").unwrap();
+    while let Some(event) = ipam.poll_event() {
+        let weave_ipam::Event::Persist(writes) = event else { continue };
+        assert!(writes.iter().all(|write| write.key.first() != Some(&b'Z')), "it is left as it is");
+    }
+    for key in [&b""[..], b"hh", b"m", b"\xff", b"1"] {
+        assert!(matches!(open(key), Err(RestoreError::Damaged { .. })), "{key:?}");
+    }
+}
+
+#[test]
 fn a_store_with_any_record_missing_cut_or_flipped_is_refused_or_read_without_harm() {
     let lab = used();
     let disk = &lab.disks[0];

@@ -213,6 +213,14 @@ fn a_restored_store_says_what_it_would_take_over_and_whose_word_is_missing() {
     lab.link(1, 2);
     assert!(matches!(lab.take_over(1, name(1)), Ok(Reply::TakenOver(n)) if n == plan.unsettled));
     assert_eq!(lab.node(1).repair_plan(), weave_ipam::RepairPlan::default());
+    // Once is enough: the others still know how far the lost life got, and it matters no more.
+    for reboot in 0..2 {
+        lab.kill(1);
+        lab.boot(1, config(1, RANGE, Init::Consensus { peers: 3 })).unwrap();
+        lab.run(5_000);
+        assert_eq!(lab.node(1).status().problems, [], "reboot {reboot}");
+        assert!(lab.allocate(1, &format!("after{reboot}"), Some("10.32.0.0/24")).is_ok());
+    }
 }
 
 #[test]

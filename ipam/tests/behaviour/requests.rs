@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use weave_ipam::{Init, Refusal, Reply, WaitReason};
+use weave_ipam::{ElectionStatus, Init, Refusal, Reply, WaitReason};
 
 use crate::lab::{Lab, addresses, config, container, name};
 
@@ -111,9 +111,47 @@ fn a_deadline_without_quorum_names_the_quorum_and_who_is_known() {
     let request = lab.ask_allocate(0, "a", None, 500);
     lab.run(100);
     assert_eq!(lab.node(0).status().state, "awaiting consensus (quorum: 2, known: 1)");
-    let waiting_for = WaitReason::Consensus { quorum: 2, known: 1 };
+    let missing = vec![name(1), name(2)];
+    let election = lab.node(0).status().election.unwrap();
+    assert_eq!(election, ElectionStatus { quorum: 2, heard: vec![], missing: missing.clone() });
+    let waiting_for = WaitReason::Consensus { quorum: 2, known: 1, missing };
+    assert_eq!(
+        waiting_for.to_string(),
+        "awaiting consensus (quorum: 2, known: 1); not heard: 02:00:00:00:00:02, 02:00:00:00:00:03"
+    );
     assert_eq!(lab.answer(request, 600), Err(Refusal::Deadline { waiting_for }));
     assert_eq!(lab.node(0).status().state, "idle");
+}
+
+#[test]
+fn who_waits_for_routers_that_were_never_met_is_told_how_many() {
+    let mut lab = Lab::consensus(1, &["10.32.0.0/24"]);
+    lab.add(config(1, &["10.32.0.0/24"], Init::Consensus { peers: 5 }));
+    lab.add(config(2, &["10.32.0.0/24"], Init::Observer));
+    lab.cut(0, 1);
+    lab.link(1, 2);
+    lab.ask_allocate(1, "a", None, 5_000);
+    lab.run(100);
+    let text = "awaiting consensus (quorum: 3, known: 1); 2 more must be launched or connected";
+    assert_eq!(lab.node(1).waiting_for().unwrap().to_string(), text);
+    assert_eq!(lab.node(0).waiting_for(), None);
+}
+
+#[test]
+fn a_router_whose_free_addresses_lie_scattered_gives_as_many_as_are_wanted() {
+    let mut lab = Lab::consensus(2, &["10.32.0.0/25"]);
+    for n in 0..126 {
+        lab.allocate(1, &format!("c{n}"), None).unwrap();
+    }
+    for n in (1..126).step_by(2) {
+        lab.free(1, &format!("c{n}")).unwrap();
+    }
+    lab.run(2_000);
+    let requests: Vec<_> = (0..63).map(|n| lab.ask_allocate(0, &format!("d{n}"), None, 5_000)).collect();
+    lab.run(1_500);
+    for request in requests {
+        assert!(lab.answer(request, 0).is_ok());
+    }
 }
 
 #[test]

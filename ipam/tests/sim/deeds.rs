@@ -242,9 +242,20 @@ impl World {
         self.is_known_to_all && gone + 1 < self.quorum.min(all - 1)
     }
 
+    /// Whether one that nobody counted may come: before the first ring is known to all, only while two quorums of those
+    /// who vote still have somebody in common.
+    pub(crate) fn may_come(&self) -> bool {
+        let came = self.nodes.iter().filter(|node| !matches!(node.power, Power::New | Power::Gone)).count();
+        self.is_known_to_all || matches!(self.init, Init::Seed(_)) || came + 1 < 2 * self.quorum
+    }
+
     fn machine_returns(&mut self) {
         let away: Vec<usize> = (0..self.nodes.len())
-            .filter(|i| matches!(self.nodes[*i].power, Power::Off | Power::Removed | Power::New))
+            .filter(|i| match self.nodes[*i].power {
+                Power::Off | Power::Removed => true,
+                Power::New => self.may_come(),
+                Power::On | Power::Dead | Power::Left | Power::Gone => false,
+            })
             .collect();
         let Some(index) = away.get(self.net.rng.below(away.len())).copied() else { return };
         if matches!(self.nodes[index].power, Power::Off | Power::New) || self.net.rng.chance(30) {
@@ -267,6 +278,10 @@ impl World {
             5..8 => self.settle_own(),
             8 if self.may_die() && self.net.rng.chance(30) => {
                 let Some(index) = self.pick_on().filter(|i| !self.is_doubled(*i)) else { return };
+                if self.clone.is_some_and(|(_, loyal)| loyal == index) {
+                    // Nobody else could tell the clone from the original.
+                    self.end_clone();
+                }
                 self.log(|| format!("node {index} leaves"));
                 self.bury_containers(index);
                 let request = self.request(index, Asked::Leave);

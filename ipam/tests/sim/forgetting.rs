@@ -9,7 +9,7 @@ use super::{
 };
 
 /// The members that a disk knows (records `m`, of which the first byte is the format), by the last byte of their names, with how often each was removed or came back.
-fn members(disk: &Disk) -> BTreeMap<usize, u64> {
+pub(crate) fn members(disk: &Disk) -> BTreeMap<usize, u64> {
     let records = disk.iter().filter(|(key, _)| key.first() == Some(&b'm'));
     let members = records.filter_map(|(key, value)| {
         let (changes, is_member): (u64, bool) =

@@ -1,6 +1,7 @@
 //! Faults that follow each other closely, as those that chance alone seldom brings together.
 
 use super::{
+    forgetting::members,
     net::{Happening, Story},
     node::{Disk, Power},
     world::World,
@@ -112,6 +113,9 @@ impl World {
     /// A router comes that only one other can reach, takes space, and is alone again when that other is restored from
     /// a backup.
     fn newcomer_that_one_knows(&mut self) {
+        if !self.may_come() {
+            return;
+        }
         let new: Vec<usize> = (0..self.nodes.len()).filter(|i| self.nodes[*i].power == Power::New).collect();
         let Some(index) = new.get(self.net.rng.below(new.len())).copied() else { return };
         let Some(friend) = self.pick_on().filter(|i| !self.is_doubled(*i)) else { return };
@@ -160,6 +164,10 @@ impl World {
         if self.clone.is_some() || original == loyal || !is_member(original) || !is_member(loyal) {
             return;
         }
+        // One that was removed, and whose return the copy cannot know of, has no say.
+        if !members(&self.nodes[original].disk).contains_key(&loyal) {
+            return;
+        }
         let clone = self.nodes.len();
         self.log(|| format!("node {clone} is a clone of {original}; {loyal} never meets it"));
         let copy = self.nodes[original].cloned();
@@ -178,7 +186,7 @@ impl World {
         self.later(10_000, 30_000, Story::EndClone);
     }
 
-    /// The clone is found at the latest when the original or the router that met only that fails.
+    /// The clone is found at the latest when the original or the router that met only that fails, or leaves.
     pub(crate) fn watch_clone(&mut self) {
         let Some((clone, loyal)) = self.clone else { return };
         let all = [clone, loyal, self.nodes[clone].slot];

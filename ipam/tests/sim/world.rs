@@ -54,7 +54,7 @@ pub(crate) struct World {
     pub(crate) forgotten: BTreeSet<(usize, u64)>,
     /// Stores are lost even where nobody else knows what they knew.
     pub(crate) is_merciless: bool,
-    /// The range is being filled, to count how much of it is given: while it is, no process dies.
+    /// No process dies: set while it is checked how full the range can be before anything has failed.
     pub(crate) is_sound: bool,
     deeds_end: Instant,
     pub(crate) granted: u64,
@@ -133,7 +133,10 @@ impl World {
         self.run_until(self.start + Duration::from_secs(2));
         if self.day == Day::Worse && self.net.rng.chance(20) {
             self.is_sound = true;
-            self.check_full_use();
+            // One may have died at its very start, and its share with it.
+            if self.nodes.iter().all(|node| matches!(node.power, Power::On | Power::New)) {
+                self.check_full_use();
+            }
             self.is_sound = false;
         }
         for _ in 0..3 {

@@ -55,6 +55,9 @@ pub(crate) struct Fields {
     pub(crate) mtu: u16,
     /// Whether a container may reach itself by a translated address; yes unless said otherwise.
     pub(crate) hairpin_mode: Option<bool>,
+    /// Whether containers may send from addresses that are not theirs.
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) any_source: bool,
     #[serde(deserialize_with = "or_default")]
     is_gateway: bool,
     #[serde(deserialize_with = "or_default")]

@@ -111,6 +111,7 @@ fn request(
             mac: wanted.mac,
             mtu: Some(fields.mtu).filter(|mtu| *mtu > 0),
             hairpin: fields.hairpin_mode.unwrap_or(true),
+            any_source: fields.any_source,
             bridge: Some(fields.bridge.clone()).filter(|bridge| !bridge.is_empty()),
             addresses: wanted.bare,
             default_route,

@@ -29,5 +29,5 @@ mod upkeep;
 pub use engine::{Container, Engine, EngineError};
 pub use firewall::Firewall;
 pub use plugin::{DEADLINE, Options, serve};
-pub use proxy::ProxyOptions;
+pub use proxy::{Hostnames, ProxyOptions, Remote, TlsFiles};
 pub use retire::retire;

@@ -26,7 +26,7 @@ use crate::{
     firewall::Firewall,
     lingering::Lingering,
     listen::Listener,
-    proxy::{self, ProxyOptions},
+    proxy::{Proxy, ProxyOptions},
     reattach::AttachedByContainer,
     upkeep,
 };
@@ -62,7 +62,7 @@ pub struct Options {
     /// Whether the host gets an address on the network for its name server.
     pub is_name_server: bool,
     /// Where clients of the engine can come who want our network without asking for it.
-    pub proxy: Option<(PathBuf, ProxyOptions)>,
+    pub proxy: Option<ProxyOptions>,
 }
 
 /// Everything that requests share.
@@ -122,12 +122,12 @@ pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> anyh
         attached: Mutex::default(),
     });
     let proxy = match options.proxy {
-        Some((socket, options)) => Some((proxy::listen(&socket, &driver).await?, options)),
+        Some(options) => Some(Proxy::listen(options, &driver).await?),
         None => None,
     };
     let serve_proxy = async {
         match &proxy {
-            Some((listener, options)) => proxy::accept(listener, &driver, options).await,
+            Some(proxy) => proxy.serve().await,
             None => std::future::pending().await,
         }
     };

@@ -7,8 +7,11 @@
 
 mod create;
 mod forward;
+mod hostname;
+mod inspect;
+mod remote;
 
-use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited, combinators::BoxBody};
@@ -17,9 +20,18 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
-use tokio::{net::UnixStream, sync::Semaphore};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
 use weave_api::PsRequest;
 use weave_model::ContainerId;
+
+pub use self::{
+    hostname::Hostnames,
+    remote::{Remote, TlsFiles},
+};
 
 use self::create::{Joining, Place};
 use crate::{engine::EngineError, listen::Listener, plugin::Driver};
@@ -33,48 +45,91 @@ const SLOW: Duration = Duration::from_secs(30);
 /// The largest description of a container that is read, bytes. The engine's own limit is as much.
 const MAX_CREATE: usize = 4 << 20;
 
+/// The largest description of a container that is rewritten, bytes.
+const MAX_ANSWER: usize = 16 << 20;
+
 /// What a request or an answer carries.
 type Body = BoxBody<Bytes, hyper::Error>;
 
 /// What is asked of the proxy.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct ProxyOptions {
+    /// Where clients of this host come, who may do there what they may do at the engine's own socket.
+    pub socket: PathBuf,
+    /// Where clients of other hosts come.
+    pub remote: Option<Remote>,
     /// Containers are left alone unless they have `WEAVE_CIDR` among their environment.
     pub no_default_ipalloc: bool,
     /// Containers are not told of the name server.
     pub without_dns: bool,
+    /// Descriptions of containers have the network's addresses where the engine has its own bridge's.
+    pub rewrite_inspect: bool,
+    /// Host names of containers that have none of their own.
+    pub hostnames: Hostnames,
 }
 
-/// Serves clients of the engine at `socket`, who may do there what they may do at the engine's own.
-pub(crate) async fn listen(socket: &Path, driver: &Driver) -> anyhow::Result<Listener> {
-    let listener = Listener::bind(socket).await?;
-    listener.share_with_group_of(driver.engine.socket());
-    Ok(listener)
+/// Listening for clients of the engine.
+pub(crate) struct Proxy {
+    local: Listener,
+    remote: Option<(Remote, TcpListener)>,
+    options: Arc<ProxyOptions>,
+    driver: Arc<Driver>,
 }
 
-/// Accepts clients until it is dropped.
-pub(crate) async fn accept(listener: &Listener, driver: &Arc<Driver>, options: &ProxyOptions) {
-    let permits = Arc::new(Semaphore::new(MAX_CLIENTS));
-    while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
-        match listener.accept().await {
-            Ok(stream) => {
-                let (driver, options) = (Arc::clone(driver), options.clone());
-                tokio::spawn(async move {
-                    converse(stream, driver, options).await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
+impl Proxy {
+    pub(crate) async fn listen(options: ProxyOptions, driver: &Arc<Driver>) -> anyhow::Result<Self> {
+        let local = Listener::bind(&options.socket).await?;
+        local.share_with_group_of(driver.engine.socket());
+        let remote = match &options.remote {
+            Some(remote) => Some((remote.clone(), remote.listen().await?)),
+            None => None,
+        };
+        Ok(Self { local, remote, options: Arc::new(options), driver: Arc::clone(driver) })
+    }
+
+    /// Accepts clients until it is dropped.
+    pub(crate) async fn serve(&self) {
+        let permits = Arc::new(Semaphore::new(MAX_CLIENTS));
+        while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+            let (driver, options) = (Arc::clone(&self.driver), Arc::clone(&self.options));
+            let accepted = tokio::select! {
+                accepted = self.local.accept() => accepted.map(|stream| {
+                    tokio::spawn(async move {
+                        converse(stream, driver, options).await;
+                        drop(permit);
+                    });
+                }),
+                accepted = self.accept_remote() => accepted.map(|(remote, stream)| {
+                    tokio::spawn(async move {
+                        match remote.greet(stream).await {
+                            Ok(stream) => converse(stream, driver, options).await,
+                            Err(error) => tracing::info!(%error, "a client from another host is not let in"),
+                        }
+                        drop(permit);
+                    });
+                }),
+            };
+            if let Err(error) = accepted {
                 tracing::warn!(%error, "cannot accept a client of Docker");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
+
+    async fn accept_remote(&self) -> io::Result<(Remote, TcpStream)> {
+        match &self.remote {
+            Some((remote, listener)) => listener.accept().await.map(|(stream, _)| (remote.clone(), stream)),
+            None => std::future::pending().await,
+        }
+    }
 }
 
-async fn converse(stream: UnixStream, driver: Arc<Driver>, options: ProxyOptions) {
+async fn converse<S>(stream: S, driver: Arc<Driver>, options: Arc<ProxyOptions>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(|request: Request<Incoming>| {
-        let (driver, options) = (Arc::clone(&driver), options.clone());
+        let (driver, options) = (Arc::clone(&driver), Arc::clone(&options));
         async move { Ok::<_, Infallible>(respond(request, &driver, &options).await) }
     });
     let connection = http1::Builder::new()
@@ -89,24 +144,48 @@ async fn converse(stream: UnixStream, driver: Arc<Driver>, options: ProxyOptions
 }
 
 async fn respond(request: Request<Incoming>, driver: &Driver, options: &ProxyOptions) -> Response<Body> {
-    let answered = if is_create(&request) {
-        create(request, driver, options).await
-    } else {
-        let body = request.map(|body| body.boxed());
-        forward::forward(body, &driver.engine).await
+    let answered = match (request.method(), call(request.uri().path()).as_slice()) {
+        (&Method::POST, ["containers", "create"]) => create(request, driver, options).await,
+        (&Method::GET, ["containers", _, "json"]) if options.rewrite_inspect => {
+            inspect(request, driver).await
+        }
+        _ => forward::forward(request.map(|body| body.boxed()), &driver.engine).await,
     };
     answered.unwrap_or_else(|error| refusal(&error))
 }
 
-fn is_create(request: &Request<Incoming>) -> bool {
-    let words: Vec<&str> = request.uri().path().trim_start_matches('/').split('/').collect();
+/// The words of a path, without the version that it may begin with.
+fn call(path: &str) -> Vec<&str> {
+    let words: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let is_version =
         |word: &str| word.strip_prefix('v').is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit()));
-    let call = match words.as_slice() {
-        [version, call @ ..] if is_version(version) => call,
-        call => call,
+    match words.as_slice() {
+        [version, call @ ..] if is_version(version) => call.to_vec(),
+        _ => words,
+    }
+}
+
+/// Describes a container with the addresses that it has on the network.
+async fn inspect(request: Request<Incoming>, driver: &Driver) -> Result<Response<Body>, EngineError> {
+    let response = forward::forward(request.map(|body| body.boxed()), &driver.engine).await?;
+    if response.status() != StatusCode::OK {
+        return Ok(response);
+    }
+    let (mut head, body) = response.into_parts();
+    let body = Limited::new(body, MAX_ANSWER).collect().await;
+    let body = body.map_err(|error| EngineError::Broken(error.to_string()))?.to_bytes();
+    let Ok(mut document) = serde_json::from_slice::<Value>(&body) else {
+        return Ok(Response::from_parts(head, full(body)));
     };
-    request.method() == Method::POST && call == ["containers", "create"]
+    let holders = inspect::holders(&document);
+    // Without an answer of the router the engine's is as good as it was.
+    if let Ok(known) = driver.router.call(&PsRequest { containers: holders.clone() }).await {
+        inspect::rewrite(&mut document, &holders, &known.containers);
+    }
+    let body = Bytes::from(document.to_string());
+    head.headers.insert(header::CONTENT_LENGTH, body.len().into());
+    head.headers.remove(header::TRANSFER_ENCODING);
+    Ok(Response::from_parts(head, full(body)))
 }
 
 /// Lets the engine make the container, on our network if it is to be there.
@@ -123,14 +202,16 @@ async fn create(
         // The engine says better what is wrong with it.
         return forward::forward(Request::from_parts(head, full(body)), &driver.engine).await;
     };
-    let places = create::places(&container, options).map_err(|reason| EngineError::Refused(400, reason))?;
+    let places = create::places(&container, options.no_default_ipalloc)
+        .map_err(|reason| EngineError::Refused(400, reason))?;
     let mut joinings = Vec::new();
     for place in places {
         joinings.push(network_for(driver, place).await?);
     }
     if let Some((first, _)) = joinings.split_first() {
         let name = create::name_in(head.uri.query().unwrap_or_default());
-        create::join(&mut container, first, name.as_deref());
+        let hostname = options.hostnames.of(&container, name.as_deref());
+        create::join(&mut container, first, hostname);
         if !options.without_dns
             && let Some((server, domain)) = name_server(driver).await
         {

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod cluster;
 pub mod install;
 pub mod lock;
+pub mod manifest;
 pub mod peers;
 pub mod reclaim;
 pub mod roster;

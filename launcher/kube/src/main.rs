@@ -1,12 +1,16 @@
-//! `weave-kube`: init, run, probe.
+//! `weave-kube`: init, run, probe, manifest.
 #![forbid(unsafe_code)]
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
 use weave_kube::{
     install::Install,
+    manifest::Manifest,
     run::{self, Settings},
 };
 
@@ -24,6 +28,11 @@ enum Command {
     Init(Install),
     /// Start the router and follow the cluster until it ends
     Run(Settings),
+    /// Print the manifest for a cluster with these choices, for `kubectl apply -f -`
+    #[command(
+        after_help = "Example: weave-kube manifest --image registry.example/weave:1 --password-secret weave-password"
+    )]
+    Manifest(Manifest),
     /// Exit with 0 when the router is ready to serve pods
     Probe {
         /// Whether it answers is enough
@@ -35,7 +44,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_writer(io::stderr).init();
     let line = match Line::try_parse() {
         Ok(line) => line,
         Err(error) => {
@@ -60,6 +69,11 @@ fn serve(command: Command) -> anyhow::Result<ExitCode> {
             let installed = install.run()?;
             installed.changes.iter().for_each(|change| tracing::info!("installed {change}"));
             installed.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Manifest(manifest) => {
+            let text = manifest.render()?;
+            io::stdout().write_all(text.as_bytes())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Run(settings) => runtime.block_on(run::run(settings)),

@@ -13,8 +13,8 @@ use k8s_openapi::api::{
     rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding},
 };
 use serde::de::DeserializeOwned;
-use serde_json::Value;
-use weave_kube::cluster::CALLS;
+use serde_json::{Value, json};
+use weave_kube::{cluster::CALLS, manifest::Manifest};
 
 /// What `weave-npc` asks: it follows these.
 const NPC_FOLLOWS: [&str; 3] = ["pods", "namespaces", "networkpolicies"];
@@ -24,7 +24,10 @@ fn manifests() -> PathBuf {
 }
 
 fn documents() -> Vec<Value> {
-    let text = fs::read_to_string(manifests().join("kubernetes/weave.yaml")).unwrap();
+    parse(&fs::read_to_string(manifests().join("kubernetes/weave.yaml")).unwrap())
+}
+
+fn parse(text: &str) -> Vec<Value> {
     text.split("\n---\n").map(|document| serde_saphyr::from_str(document).unwrap()).collect()
 }
 
@@ -154,4 +157,85 @@ fn overlays_change_what_is_there() {
         count += 1;
     }
     assert_eq!(count, 4);
+}
+
+/// What `weave-kube manifest` prints with these flags, or why it refuses.
+fn printed(flags: &str) -> Result<String, String> {
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        manifest: Manifest,
+    }
+    let words = std::iter::once("manifest").chain(flags.split_whitespace());
+    let line = <Line as clap::Parser>::try_parse_from(words).map_err(|error| error.to_string())?;
+    line.manifest.render().map_err(|error| format!("{error:#}"))
+}
+
+/// The pod of the DaemonSet in it, and how many documents there are.
+fn chosen(flags: &str) -> (Value, usize) {
+    let all = parse(&printed(flags).unwrap());
+    let set = all.iter().find(|document| document["kind"] == "DaemonSet").unwrap();
+    let typed: DaemonSet = serde_json::from_value(set.clone()).unwrap();
+    same(&serde_json::to_value(&typed).unwrap(), set, flags);
+    (set["spec"]["template"]["spec"].clone(), all.len())
+}
+
+fn variables(container: &Value) -> Vec<(&str, &Value)> {
+    let all = container["env"].as_array().unwrap().iter();
+    all.map(|entry| (entry["name"].as_str().unwrap(), entry)).collect()
+}
+
+#[test]
+fn what_is_printed_without_choices_is_what_the_repository_has() {
+    let (pod, count) = chosen("");
+    let wanted = serde_json::to_value(self::pod()).unwrap();
+    assert_eq!(serde_json::to_value(serde_json::from_value::<PodSpec>(pod).unwrap()).unwrap(), wanted);
+    assert_eq!(count, documents().len());
+}
+
+#[test]
+fn every_choice_is_found_where_kubernetes_looks_for_it() {
+    let flags = "--image r.example:5000/w@sha256:ab --npc-image r.example/n:2 --ipalloc-range 10.40.0.0/16,fd00:7::/64 \
+                 --password-secret mesh/key --no-fastdp --env WEAVE_MTU=1410 --env EXTRA_ARGS=--name=a:b";
+    let (pod, _) = chosen(flags);
+    assert_eq!(pod["initContainers"][0]["image"], "r.example:5000/w@sha256:ab");
+    assert_eq!(pod["containers"][0]["image"], "r.example:5000/w@sha256:ab");
+    assert_eq!(pod["containers"][1]["image"], "r.example/n:2");
+    let variables = variables(&pod["containers"][0]);
+    let value = |name: &str| variables.iter().find(|(other, _)| *other == name).unwrap().1.clone();
+    assert_eq!(value("IPALLOC_RANGE")["value"], "10.40.0.0/16,fd00:7::/64");
+    assert_eq!(value("WEAVE_NO_FASTDP")["value"], "1");
+    assert_eq!(value("WEAVE_MTU")["value"], "1410");
+    assert_eq!(value("EXTRA_ARGS")["value"], "--name=a:b");
+    assert_eq!(
+        value("WEAVE_PASSWORD")["valueFrom"],
+        json!({ "secretKeyRef": { "name": "mesh", "key": "key" } })
+    );
+    assert!(value("NODE_NAME")["valueFrom"].is_object());
+}
+
+#[test]
+fn without_policies_nobody_waits_for_who_enforces_them() {
+    let (pod, _) = chosen("--no-npc");
+    let names: Vec<&Value> = pod["containers"].as_array().unwrap().iter().map(|c| &c["name"]).collect();
+    assert_eq!(names, ["weave"]);
+    assert_eq!(variables(&pod["initContainers"][0])[0].1["value"], "0");
+    assert!(pod["volumes"].as_array().unwrap().len() > 4);
+}
+
+#[test]
+fn a_choice_that_makes_no_sense_is_refused() {
+    for (flags, word) in [
+        ("--ipalloc-range 10.32.0.1/12", "10.32.0.1/12"),
+        ("--env WEAVE_MTU", "no `=`"),
+        ("--env weave=1", "no variable"),
+        ("--env IPALLOC_RANGE=10.0.0.0/8", "already"),
+        ("--env WEAVE_PASSWORD=hunter2", "--password-secret"),
+        ("--password-secret a/b/c", "no name"),
+        ("--image \"", "no image"),
+        ("--no-npc --npc-image x", "--npc-image"),
+    ] {
+        let refused = printed(flags).unwrap_err();
+        assert!(refused.contains(word), "{flags}: {refused}");
+    }
 }

@@ -41,6 +41,9 @@ pub(crate) struct Attach {
     /// Do not route multicast to the network.
     #[arg(long)]
     pub(crate) no_multicast_route: bool,
+    /// Let the container send from Ethernet and IP addresses that are not its own, as one that forwards for others does.
+    #[arg(long)]
+    pub(crate) any_source: bool,
     #[command(flatten)]
     pub(crate) wait: Wait,
 }

@@ -1,6 +1,6 @@
 //! Starting and stopping the router, and Docker's driver beside it.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Subcommand};
 
@@ -28,15 +28,8 @@ pub(crate) struct DockerPlugin {
     /// Network to make if Docker has none of that name; `none` makes none.
     #[arg(long, value_name = "NAME", default_value = "weave")]
     pub(crate) network: String,
-    /// Listen there for clients of Docker whose containers are to be on the network without asking for it.
-    #[arg(long, value_name = "SOCKET")]
-    pub(crate) proxy_socket: Option<PathBuf>,
-    /// At that socket, leave containers alone that have no WEAVE_CIDR in their environment.
-    #[arg(long, requires = "proxy_socket")]
-    pub(crate) no_default_ipalloc: bool,
-    /// At that socket, do not tell containers of the name server.
-    #[arg(long, requires = "proxy_socket")]
-    pub(crate) without_dns: bool,
+    #[command(flatten)]
+    pub(crate) proxy: Proxy,
     /// Give this host no address on the network; containers then cannot ask its name server.
     #[arg(long)]
     pub(crate) no_expose: bool,
@@ -46,6 +39,44 @@ pub(crate) struct DockerPlugin {
     /// How much to log: error, warn, info, debug, trace.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log_level: String,
+}
+
+/// What clients of Docker get who want containers on the network without asking for it.
+#[derive(Debug, Args)]
+pub(crate) struct Proxy {
+    /// Listen there for clients of Docker whose containers are to be on the network without asking for it.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) proxy_socket: Option<PathBuf>,
+    /// Listen there as well, for clients of other hosts who prove with a certificate that they may.
+    #[arg(long, value_name = "IP:PORT", requires_all = ["proxy_socket", "tlscacert", "tlscert", "tlskey"])]
+    pub(crate) proxy_address: Option<SocketAddr>,
+    /// The authority (PEM) that has signed the certificates of such clients.
+    #[arg(long, value_name = "FILE", requires = "proxy_address")]
+    pub(crate) tlscacert: Option<PathBuf>,
+    /// The certificate (PEM) shown to them.
+    #[arg(long, value_name = "FILE", requires = "proxy_address")]
+    pub(crate) tlscert: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "proxy_address")]
+    pub(crate) tlskey: Option<PathBuf>,
+    /// Leave containers of these clients alone that have no WEAVE_CIDR in their environment.
+    #[arg(long, requires = "proxy_socket")]
+    pub(crate) no_default_ipalloc: bool,
+    /// Do not tell their containers of the name server.
+    #[arg(long, requires = "proxy_socket")]
+    pub(crate) without_dns: bool,
+    /// Show them the network's addresses where `docker inspect` has those of Docker's own bridge.
+    #[arg(long, requires = "proxy_socket")]
+    pub(crate) rewrite_inspect: bool,
+    /// Label of a container whose value becomes its host name; its name does without.
+    #[arg(long, value_name = "LABEL", requires = "proxy_socket")]
+    pub(crate) hostname_from_label: Option<String>,
+    /// What is replaced in names that become host names: a regular expression.
+    #[arg(long, value_name = "REGEX", default_value = "(.*)", requires = "proxy_socket")]
+    pub(crate) hostname_match: String,
+    /// What stands there instead; `$1` is the expression's first group.
+    #[arg(long, value_name = "TEXT", default_value = "$1", requires = "proxy_socket")]
+    pub(crate) hostname_replacement: String,
 }
 
 #[derive(Debug, Args)]

@@ -21,7 +21,10 @@ pub(super) async fn attach(context: &Context, attach: Attach) -> Result<(), Fail
         rewrite_hosts: attach.rewrite_hosts,
         add_hosts: attach.add_hosts,
         no_multicast_route: attach.no_multicast_route,
-        options: weave_api::InterfaceOptions::default(),
+        options: weave_api::InterfaceOptions {
+            any_source: attach.any_source,
+            ..weave_api::InterfaceOptions::default()
+        },
         timeout_s: Some(attach.wait.timeout),
     };
     let call = context.client.call(&request);

@@ -9,11 +9,13 @@ use std::{
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use weave_api::{ContainerRef, Exit};
-use weave_docker::{EngineError, Firewall, Options, ProxyOptions, retire, serve};
+use weave_docker::{
+    EngineError, Firewall, Hostnames, Options, ProxyOptions, Remote, TlsFiles, retire, serve,
+};
 use weave_model::ContainerId;
 
 use crate::{
-    args::DockerPlugin,
+    args::{DockerPlugin, Proxy},
     context::{Context, Failure, print, talk},
     daemon::{self, Daemon, Process},
 };
@@ -43,8 +45,7 @@ pub(super) async fn plugin(context: &Context, plugin: DockerPlugin) -> Result<()
     let failed = |error: io::Error| Failure::new(Exit::Failed, format!("cannot wait for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let proxy =
-        ProxyOptions { no_default_ipalloc: plugin.no_default_ipalloc, without_dns: plugin.without_dns };
+    let proxy = proxy(plugin.proxy)?;
     let options = Options {
         socket: plugin.plugin_socket,
         engine: context.docker.clone(),
@@ -52,7 +53,7 @@ pub(super) async fn plugin(context: &Context, plugin: DockerPlugin) -> Result<()
         network: (plugin.network != NO_NETWORK).then_some(plugin.network),
         firewall: firewall(plugin.weave_bridge),
         is_name_server: !plugin.no_expose,
-        proxy: plugin.proxy_socket.map(|socket| (socket, proxy)),
+        proxy,
     };
     let shutdown = async {
         tokio::select! {
@@ -61,6 +62,26 @@ pub(super) async fn plugin(context: &Context, plugin: DockerPlugin) -> Result<()
         }
     };
     serve(options, shutdown).await.map_err(|error| Failure::new(Exit::Failed, format!("{error:#}")))
+}
+
+/// What is asked of the proxy, if there is to be one. Files are read, and nothing is opened.
+pub(super) fn proxy(flags: Proxy) -> Result<Option<ProxyOptions>, Failure> {
+    let Some(socket) = flags.proxy_socket else { return Ok(None) };
+    let hostnames =
+        Hostnames::new(flags.hostname_from_label, &flags.hostname_match, flags.hostname_replacement)
+            .map_err(|error| Failure::usage(format!("--hostname-match: {error}")))?;
+    let files = flags.tlscacert.zip(flags.tlscert).zip(flags.tlskey);
+    let remote = flags.proxy_address.zip(files).map(|(address, ((authority, certificate), key))| {
+        Remote::new(address, &TlsFiles { authority, certificate, key })
+    });
+    Ok(Some(ProxyOptions {
+        socket,
+        remote: remote.transpose().map_err(|error| Failure::usage(format!("{error:#}")))?,
+        no_default_ipalloc: flags.no_default_ipalloc,
+        without_dns: flags.without_dns,
+        rewrite_inspect: flags.rewrite_inspect,
+        hostnames,
+    }))
 }
 
 /// With ourselves as the way to the host's programs.

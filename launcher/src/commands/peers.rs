@@ -1,6 +1,6 @@
 //! Whom to link to, the ring they share, and those that are gone.
 
-use weave_api::{ConnectRequest, Exit, ForgetRequest, PrimeRequest, Report, RmpeerRequest};
+use weave_api::{ConnectRequest, Exit, ForgetRequest, PrimeRequest, Report, RmpeerRequest, views};
 
 use crate::{
     args::{Connect, Peers, Rmpeer},
@@ -39,5 +39,5 @@ pub(super) async fn rmpeer(context: &Context, rmpeer: Rmpeer) -> Result<(), Fail
 /// Why no addresses can be given out. A ring that nobody waits for any more is idle: whoever asked has been answered.
 pub(super) fn ring_state(report: &Report) -> Option<String> {
     let waited_for = report.ipam.as_ref().filter(|ipam| !ipam.ready && ipam.status != "idle");
-    waited_for.map(|ipam| ipam.status.clone())
+    waited_for.map(views::ipam_state)
 }

@@ -135,6 +135,54 @@ impl Drop for Npc {
     }
 }
 
+/// Another node: a network namespace with a bridge of its own, which is linked to that of the first.
+pub(crate) struct Node(Child);
+
+impl Node {
+    /// Its addresses are 10.0.0.253 and fd00::fd.
+    pub(crate) fn new() -> Self {
+        let process = namespace();
+        let node = Self(process);
+        let (pid, enter) = (node.0.id(), node.enter());
+        shell(&format!(
+            "ip link add node{pid} type veth peer name uplink netns {pid}; ip link set node{pid} master br0 up; \
+             {enter} ip link add br0 type bridge; {enter} ip link set br0 up; \
+             {enter} ip link set uplink master br0 up; \
+             {enter} ip address add 10.0.0.253/16 dev br0; {enter} ip address add fd00::fd/16 dev br0 nodad; \
+             {enter} sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward; \
+                            echo 1 > /proc/sys/net/ipv6/conf/all/forwarding'"
+        ));
+        node
+    }
+
+    /// A command prefix that runs a program there.
+    pub(crate) fn enter(&self) -> String {
+        format!("nsenter --net=/proc/{}/ns/net ", self.0.id())
+    }
+
+    /// Runs `work` there.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        in_netns(&NetnsRef::Pid(self.0.id()).open().unwrap(), work).unwrap()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _gone_already = self.0.kill();
+        let _no_matter_how = self.0.wait();
+    }
+}
+
+/// A process in a network namespace of its own, which ends with its input.
+fn namespace() -> Child {
+    let mut command = Command::new("unshare");
+    let process = command.args(["-n", "sh", "-c", "ip link set lo up; echo ready; exec cat"]);
+    let mut process = process.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut ready = [0; 6];
+    process.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    process
+}
+
 /// A network namespace with a port at the bridge.
 pub(crate) struct Pod {
     process: Child,
@@ -161,15 +209,16 @@ impl Pod {
 
     /// A pod at these addresses.
     pub(crate) fn at(v4: IpAddr, v6: IpAddr) -> Self {
-        let mut command = Command::new("unshare");
-        let process = command.args(["-n", "sh", "-c", "ip link set lo up; echo ready; exec cat"]);
-        let mut process = process.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut ready = [0; 6];
-        process.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
-        let pod = Self { process, v4, v6 };
+        Self::on("", v4, v6)
+    }
+
+    /// A pod at these addresses on another node, by the prefix that [`Node::enter`] gives.
+    pub(crate) fn on(node: &str, v4: IpAddr, v6: IpAddr) -> Self {
+        let pod = Self { process: namespace(), v4, v6 };
         let (pid, enter) = (pod.process.id(), pod.enter());
         shell(&format!(
-            "ip link add veth{pid} type veth peer name eth0 netns {pid}; ip link set veth{pid} master br0 up; \
+            "{node} ip link add veth{pid} type veth peer name eth0 netns {pid}; \
+             {node} ip link set veth{pid} master br0 up; \
              {enter} ip address add {v4}/16 dev eth0; {enter} ip address add {v6}/16 dev eth0 nodad; \
              {enter} ip link set eth0 up; {enter} ip route add default via 10.0.0.254; \
              {enter} sh -c 'echo 0 0 > /proc/sys/net/ipv4/ping_group_range'"

@@ -15,6 +15,7 @@ mod measure;
 #[path = "../cluster/objects.rs"]
 #[allow(dead_code, reason = "shared with the tests of the client")]
 mod objects;
+mod sctp;
 #[path = "../cluster/server.rs"]
 #[allow(dead_code, clippy::unwrap_in_result, reason = "shared with the tests of the client")]
 mod server;

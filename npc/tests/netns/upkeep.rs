@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    net::UdpSocket,
+    net::{SocketAddr, TcpStream, UdpSocket},
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
     thread,
     time::Duration,
@@ -177,10 +177,53 @@ fn a_broken_manifest_opens_nothing() {
     });
 }
 
+/// The packets of `friend` to the server before and behind our table, which do not differ if that drops none.
+fn watch_friend() {
+    shell(
+        "nft add table inet watch; \
+         nft 'add chain inet watch before { type filter hook forward priority -1; }'; \
+         nft 'add chain inet watch behind { type filter hook forward priority 1; }'; \
+         for at in before behind; do \
+             nft add rule inet watch $at ip saddr 10.0.0.2 tcp dport 80 counter; \
+             nft add rule inet watch $at ip daddr 10.0.0.2 tcp sport 80 counter; \
+         done",
+    );
+}
+
+/// What [`watch_friend`] has counted: in each direction before, and behind.
+fn watched() -> [Vec<u64>; 2] {
+    ["before", "behind"].map(|chain| {
+        let text = shell(&format!("nft list chain inet watch {chain}"));
+        let mut words = text.split_whitespace();
+        let mut counts = Vec::new();
+        while words.any(|word| word == "packets") {
+            counts.push(words.next().unwrap().parse().unwrap());
+        }
+        counts
+    })
+}
+
+/// Opens connections one after the other, thousands a second on an idle machine, until it is over. They end with a reset, so
+/// that no port has to rest.
+fn open_connections(friend: &Pod, server: &Pod, is_over: &AtomicBool, opened: &AtomicU32) {
+    let to = SocketAddr::new(server.v4(), 80);
+    friend.inside(|| {
+        while !is_over.load(Ordering::Relaxed) {
+            let mut stream = TcpStream::connect(to).unwrap();
+            stream.set_nodelay(true).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            assert!(works(&mut stream), "an open connection does not work");
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+            opened.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+}
+
 /// NP-83, E20, E21: while policies and labels are replaced, what both allow never fails, and what neither allows never
 /// passes, not one packet.
 #[test]
 fn nothing_opens_or_closes_while_one_policy_replaces_another() {
+    const CONNECTIONS: u32 = 3000;
     run("upkeep::nothing_opens_or_closes_while_one_policy_replaces_another", || {
         let (server, friend, stranger) =
             (Pod::new("server", 1), Pod::new("friend", 2), Pod::new("stranger", 3));
@@ -194,30 +237,25 @@ fn nothing_opens_or_closes_while_one_policy_replaces_another() {
         ];
         write("policy.yaml", &policy("p", "server", policies[0]));
         let npc = Npc::start(&[]);
+        watch_friend();
         let is_over = AtomicBool::new(false);
         let (opened, sent) = (AtomicU32::new(0), AtomicU32::new(0));
         thread::scope(|scope| {
-            scope.spawn(|| {
-                while !is_over.load(Ordering::Relaxed) {
-                    assert!(friend.connect(server.v4(), 80).is_some_and(|mut stream| works(&mut stream)));
-                    opened.fetch_add(1, Ordering::Relaxed);
-                }
-            });
+            scope.spawn(|| open_connections(&friend, &server, &is_over, &opened));
             scope.spawn(|| {
                 let socket = stranger.inside(|| UdpSocket::bind(("10.0.0.3", 0)).unwrap());
                 while !is_over.load(Ordering::Relaxed) {
-                    sent.fetch_add(
-                        u32::from(socket.send_to(b"in?", ("10.0.0.1", 9)).is_ok()),
-                        Ordering::Relaxed,
-                    );
+                    let is_sent = socket.send_to(b"in?", ("10.0.0.1", 9)).is_ok();
+                    sent.fetch_add(u32::from(is_sent), Ordering::Relaxed);
                     thread::yield_now();
                 }
             });
             let manifest = fs::read_to_string("/run/manifests/pod-stranger.yaml").unwrap();
             let start = clock::now();
             for round in 0.. {
-                let has_enough = opened.load(Ordering::Relaxed) > 50 && sent.load(Ordering::Relaxed) > 500;
-                if (round > 300 && has_enough) || start.elapsed() > Duration::from_secs(20) {
+                let has_enough =
+                    opened.load(Ordering::Relaxed) >= CONNECTIONS && sent.load(Ordering::Relaxed) > 500;
+                if (round > 300 && has_enough) || start.elapsed() > Duration::from_secs(120) {
                     break;
                 }
                 write("policy.yaml", &policy("p", "server", policies[round % policies.len()]));
@@ -227,8 +265,12 @@ fn nothing_opens_or_closes_while_one_policy_replaces_another() {
             }
             is_over.store(true, Ordering::Relaxed);
         });
-        assert!(opened.load(Ordering::Relaxed) > 50, "{opened:?}");
+        assert!(opened.load(Ordering::Relaxed) >= CONNECTIONS, "{opened:?} connections within two minutes");
         assert!(sent.load(Ordering::Relaxed) > 500, "{sent:?}");
+        let [before, behind] = watched();
+        assert_eq!(before, behind, "something of the friend was dropped, and sent again");
+        assert!(before.iter().all(|count| *count > u64::from(CONNECTIONS)), "{before:?}");
         assert!(trap.recv_from(&mut [0; 8]).is_err(), "something came through");
+        shell("nft delete table inet watch");
     });
 }

@@ -23,6 +23,9 @@ pub struct InterfaceOptions {
     pub mtu: Option<u16>,
     /// Let the container reach itself by an address that the host translates to its own.
     pub hairpin: bool,
+    /// Let the container send from Ethernet and IP addresses that are not its own: for one that forwards for others, or
+    /// moves an address about.
+    pub any_source: bool,
     /// The bridge that the asker expects; refused when it is another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bridge: Option<String>,

@@ -251,6 +251,9 @@ pub struct IpamReport {
     pub status: String,
     /// Whether addresses can be given out.
     pub ready: bool,
+    /// How the vote on the first ring stands, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub election: Option<ElectionReport>,
     /// The ranges managed.
     pub ranges: Vec<Subnet>,
     /// Where `net:default` allocates: one subnet per family.
@@ -271,6 +274,25 @@ pub struct IpamReport {
     /// Disagreements with other rings, in words; traffic flows on.
     #[serde(default)]
     pub conflicts: Vec<String>,
+}
+
+/// A vote on the first ring that is not over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ElectionReport {
+    /// How many routers must agree, this one included.
+    pub quorum: u64,
+    /// Who votes and is heard: this router first, then by name; each with its label.
+    pub heard: Vec<String>,
+    /// Who is not heard: routers that were met, with their labels, then targets that nobody answers at.
+    pub missing: Vec<String>,
+}
+
+impl ElectionReport {
+    /// How many must still be heard.
+    #[must_use]
+    pub const fn lacking(&self) -> u64 {
+        self.quorum.saturating_sub(self.heard.len() as u64)
+    }
 }
 
 /// One owner of address space.

@@ -14,7 +14,7 @@ use weave_model::PeerName;
 
 use self::overlay::bytes;
 
-pub use lists::{connections, containers, dns, ipam, peers, targets};
+pub use lists::{connections, containers, dns, ipam, ipam_state, peers, targets};
 pub use overlay::overlay;
 pub use repair::repair;
 pub use status::status;

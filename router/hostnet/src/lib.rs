@@ -33,6 +33,7 @@ mod neighbour;
 mod netlink;
 mod pod;
 mod port;
+mod port_guard;
 mod probe;
 mod resize;
 mod route;
@@ -60,6 +61,7 @@ pub use neighbour::NeighbourDiff;
 pub use netns::{Netns, NetnsRef};
 pub use packet::PacketSocket;
 pub use pod::{Inspection, check_route};
+pub use port_guard::{Forgery, PortGuard, Station};
 pub use probe::{Capabilities, can_enter_namespaces, has_tun};
 pub use spec::{
     AttachSpec, Attached, BridgeSpec, ContainerInterface, Detached, FdbDiff, HostRoute, LinkIndex,

@@ -19,6 +19,7 @@ mod attribute;
 mod conntrack;
 mod encode;
 mod expression;
+mod frame;
 mod grace;
 mod load;
 mod nflog;
@@ -33,11 +34,13 @@ use weave_model::Subnet;
 
 pub use conntrack::TrackedConnection;
 pub use expression::{End, Expressions, Verdict};
+pub use frame::EtherType;
 pub use grace::await_packets_under_way;
 pub use load::{ConnectionState, IpFamily, LONGEST_KEY, Register, Way};
 pub use nflog::{Logged, LoggedPacket, PacketLog};
 pub use program::{
     ChainSpec, Field, Hook, Item, Program, Rule, Session, SetChange, SetSpec, Value, is_stale, uninstall,
+    uninstall_from_bridges,
 };
 pub use watch::{Author, Notice, TableWatch};
 

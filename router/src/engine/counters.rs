@@ -78,7 +78,7 @@ impl Counters {
         let outcome = match result {
             Ok(_) => "granted",
             Err(Refusal::Cancelled) => "cancelled",
-            Err(refusal) => ops::explain_refusal(refusal).code.as_str(),
+            Err(refusal) => ops::code_of(refusal).as_str(),
         };
         *self.ring_requests.entry([outcome]).or_default() += 1;
     }

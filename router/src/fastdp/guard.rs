@@ -129,7 +129,7 @@ impl Guard {
         } else if changes.is_empty() {
             Ok(())
         } else {
-            tables.change(TABLE, &changes, None)
+            tables.change(&self.program, &changes, None)
         }
     }
 

@@ -127,16 +127,20 @@ impl Ops {
     ) -> Result<Attached, ApiError> {
         let options = &request.options;
         let seed = [&self.local.0[..], container.as_str().as_bytes()].concat();
+        let mac = options.mac.unwrap_or_else(|| names::mac_from_seed(&seed));
         let spec = AttachSpec {
             netns: NetnsRef::Path(netns.to_owned()),
             bridge: self.bridge.clone(),
             host_ifname: names::host_ifname(container.as_str()),
             container_ifname: options.name.clone().unwrap_or_else(|| names::CONTAINER.to_owned()),
-            mac: Some(options.mac.unwrap_or_else(|| names::mac_from_seed(&seed))),
+            mac: Some(mac),
             mtu: self.mtu().min(options.mtu.unwrap_or(u16::MAX)).into(),
             addresses: addresses.to_vec(),
             multicast_route: !request.no_multicast_route,
         };
+        if !options.any_source {
+            self.guard_port(&spec.host_ifname, mac, addresses)?;
+        }
         self.host.attach(&spec).await.map_err(|error| host_error(&error))
     }
 
@@ -172,6 +176,7 @@ impl Ops {
             endpoint: None,
             interface: options.name.clone(),
             max_mtu: options.mtu,
+            any_source: options.any_source,
         }
     }
 
@@ -180,6 +185,7 @@ impl Ops {
         let value = record.encode().map_err(ApiError::internal)?;
         self.write(record.container.clone(), Some(value)).await?;
         self.records().insert(record.container.clone(), record.clone());
+        self.guard_ports();
         Ok(())
     }
 
@@ -187,6 +193,7 @@ impl Ops {
     pub(super) async fn forget_record(&self, container: &ContainerId) -> Result<(), ApiError> {
         self.write(container.clone(), None).await?;
         self.records().remove(container);
+        self.guard_ports();
         Ok(())
     }
 

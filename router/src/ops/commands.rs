@@ -15,7 +15,7 @@ use weave_mesh::Target;
 use weave_model::{AddressSpec, ContainerId, PeerName};
 use weave_names::{RemoveFilter, Service};
 
-use super::{Ops, Record, explain_refusal, stopping};
+use super::{Ops, Record, stopping};
 use crate::{app, identity, report};
 
 impl Ops {
@@ -195,7 +195,7 @@ impl Ops {
         self.need_ipam()?;
         let timeout = request.timeout();
         let result = self.engine.ask_ring(move |node, id, now| node.prime(id, now + timeout, now)).await;
-        result.map_err(stopping)?.map_err(|refusal| explain_refusal(&refusal))?;
+        result.map_err(stopping)??;
         let seeds = self
             .engine
             .run(|engine, _| engine.node.ipam_status().map(|status| status.seeds).unwrap_or_default())
@@ -308,7 +308,7 @@ impl Ops {
                 ));
             }
             let result = self.engine.ask_ring(move |node, id, now| node.take_over(id, peer, now)).await;
-            match result.map_err(stopping)?.map_err(|refusal| explain_refusal(&refusal))? {
+            match result.map_err(stopping)?? {
                 Reply::TakenOver(addresses) => taken_over.push(TakenOver { peer: text, addresses }),
                 Reply::Done | Reply::Addresses(_) => taken_over.push(TakenOver { peer: text, addresses: 0 }),
             }

@@ -103,6 +103,7 @@ impl Ops {
             masquerade: false,
             interface: None,
             max_mtu: None,
+            any_source: false,
             endpoint: Some(before.and_then(|record| record.endpoint).unwrap_or_default()),
         }
     }
@@ -114,6 +115,7 @@ impl Ops {
     }
 
     async fn make(&self, record: &Record) -> Result<(), ApiError> {
+        self.guard_port(&record.host_ifname, record.mac, &record.addresses)?;
         let spec = EndpointSpec {
             bridge: self.bridge.clone(),
             host_ifname: record.host_ifname.clone(),

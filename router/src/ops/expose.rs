@@ -81,6 +81,7 @@ impl Ops {
             endpoint: None,
             interface: None,
             max_mtu: None,
+            any_source: false,
         }
     }
 

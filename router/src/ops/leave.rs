@@ -7,7 +7,7 @@ use weave_api::{ApiError, Call as _, ErrorCode, LeaveRequest, LeaveResponse};
 use weave_control::Reply as Answer;
 use weave_ipam::{Misplaced, Reply};
 
-use super::{Ops, explain_refusal, repair::reclaim, stopping};
+use super::{Ops, repair::reclaim, stopping};
 use crate::engine::Handle;
 
 /// How long the heir is asked for the addresses that containers here use, after a leave that was called off.
@@ -73,7 +73,7 @@ impl Ops {
         let result = tokio::time::timeout(request.timeout(), leaving).await.map_err(|_| {
             ApiError::new(ErrorCode::Deadline, "no other router confirmed in time that it has our addresses")
         })?;
-        let addresses = match result.map_err(stopping)?.map_err(|refusal| explain_refusal(&refusal))? {
+        let addresses = match result.map_err(stopping)?? {
             Reply::TakenOver(addresses) => addresses,
             Reply::Done | Reply::Addresses(_) => 0,
         };

@@ -28,6 +28,9 @@ pub(crate) struct Record {
     /// The largest MTU that the container wants, bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) max_mtu: Option<u16>,
+    /// Whether it may send from addresses that are not its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) any_source: bool,
 }
 
 /// An interface that a container engine takes into a container; the record's container is the engine's endpoint.

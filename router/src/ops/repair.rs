@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use weave_api::{ApiError, Call as _, RepairClaim, RepairRequest, RepairResponse, RingMeeting, RingSide};
 use weave_ipam::{Misplaced, RepairPlan, Reply, Side};
 
-use super::{Ops, explain_refusal, stopping};
+use super::{Ops, stopping};
 use crate::engine::Handle;
 
 impl Ops {
@@ -25,7 +25,7 @@ impl Ops {
                 node.go_over(id, meeting.theirs.ring, now + patience, now);
             };
             let result = self.engine.ask_ring(go_over).await.map_err(stopping)?;
-            result.map_err(|refusal| explain_refusal(&refusal))?;
+            result?;
             tracing::info!(peers = ?meeting.theirs.peers, "went over to the ring of others, as the operator wished");
         }
         let plan = self.repair_plan().await?;
@@ -46,7 +46,7 @@ impl Ops {
     async fn settle_own(&self) -> Result<u128, ApiError> {
         let local = self.local;
         let result = self.engine.ask_ring(move |node, id, now| node.take_over(id, local, now)).await;
-        match result.map_err(stopping)?.map_err(|refusal| explain_refusal(&refusal))? {
+        match result.map_err(stopping)?? {
             Reply::TakenOver(count) => Ok(count),
             Reply::Done | Reply::Addresses(_) => Ok(0),
         }

@@ -30,6 +30,7 @@ impl Ops {
                 self.release(&record).await;
             }
         }
+        self.guard_ports();
         if !self.records().contains_key(&ContainerId::expose()) {
             self.masquerade(None).map_err(anyhow::Error::from)?;
         }
@@ -53,6 +54,10 @@ impl Ops {
         let mut missing = BTreeSet::new();
         loop {
             tokio::time::sleep(SWEEP).await;
+            {
+                let _exclusive = self.exclusive.lock().await;
+                self.guard_ports();
+            }
             match self.sweep_once(&missing).await {
                 Ok(now_missing) => missing = now_missing,
                 Err(error) => {

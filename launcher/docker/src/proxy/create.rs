@@ -5,13 +5,8 @@ use std::net::IpAddr;
 use serde_json::{Map, Value, json};
 use weave_model::{AddressSpec, Subnet};
 
-use super::ProxyOptions;
-
 /// Variable of a container's environment that says which addresses it wants.
 const WANTED: &str = "WEAVE_CIDR";
-
-/// Longest host name, bytes (RFC 1035, section 2.3.4).
-const MAX_LABEL: usize = 63;
 
 /// Where a container is to have an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,14 +39,14 @@ impl Joining {
 ///
 /// # Errors
 /// When it asks for addresses in a way that makes no sense.
-pub(super) fn places(container: &Value, options: &ProxyOptions) -> Result<Vec<Place>, String> {
+pub(super) fn places(container: &Value, no_default_ipalloc: bool) -> Result<Vec<Place>, String> {
     let mode = container["HostConfig"]["NetworkMode"].as_str().unwrap_or_default();
     if !matches!(mode, "" | "default") {
         return Ok(Vec::new());
     }
     let Some(wanted) = wanted(container) else {
         let anywhere = Place { subnet: None, address: None };
-        return Ok(if options.no_default_ipalloc { Vec::new() } else { vec![anywhere] });
+        return Ok(if no_default_ipalloc { Vec::new() } else { vec![anywhere] });
     };
     if wanted == "none" {
         return Ok(Vec::new());
@@ -76,12 +71,12 @@ fn place(text: &str) -> Result<Place, String> {
     })
 }
 
-/// Puts a container, whose description is an object, on a network, and gives it its own name as host name unless it has another.
-pub(super) fn join(container: &mut Value, joining: &Joining, name: Option<&str>) {
-    if let Some(name) = name.filter(|name| is_label(name))
+/// Puts a container, whose description is an object, on a network, and gives it `hostname` unless it has another.
+pub(super) fn join(container: &mut Value, joining: &Joining, hostname: Option<String>) {
+    if let Some(hostname) = hostname
         && container["Hostname"].as_str().unwrap_or_default().is_empty()
     {
-        container["Hostname"] = name.into();
+        container["Hostname"] = hostname.into();
     }
     let host = object(&mut container["HostConfig"]);
     host.insert("NetworkMode".to_owned(), joining.network.clone().into());
@@ -115,14 +110,6 @@ fn object(value: &mut Value) -> &mut Map<String, Value> {
     value.as_object_mut().expect("it was made an object above")
 }
 
-fn is_label(name: &str) -> bool {
-    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    (1..=MAX_LABEL).contains(&name.len())
-        && name.chars().all(fits)
-        && !name.starts_with('-')
-        && !name.ends_with('-')
-}
-
 /// The container's name in the query of a request. Docker allows only characters in it that need no escape.
 pub(super) fn name_in(query: &str) -> Option<String> {
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
@@ -141,7 +128,7 @@ mod tests {
     }
 
     fn count(mode: &str, environment: &[&str]) -> usize {
-        places(&with(mode, environment), &ProxyOptions::default()).unwrap().len()
+        places(&with(mode, environment), false).unwrap().len()
     }
 
     #[test]
@@ -152,21 +139,20 @@ mod tests {
         assert_eq!(count("default", &[]), 1);
         assert_eq!(count("", &["A=b"]), 1);
         assert_eq!(count("default", &["WEAVE_CIDR=none"]), 0);
-        let asked_only = ProxyOptions { no_default_ipalloc: true, ..ProxyOptions::default() };
-        assert!(places(&with("default", &[]), &asked_only).unwrap().is_empty());
-        assert_eq!(places(&with("default", &["WEAVE_CIDR=net:default"]), &asked_only).unwrap().len(), 1);
-        assert!(places(&json!({ "Image": "box" }), &ProxyOptions::default()).unwrap().len() == 1);
+        assert!(places(&with("default", &[]), true).unwrap().is_empty());
+        assert_eq!(places(&with("default", &["WEAVE_CIDR=net:default"]), true).unwrap().len(), 1);
+        assert!(places(&json!({ "Image": "box" }), false).unwrap().len() == 1);
     }
 
     #[test]
     fn wanted_addresses_are_understood_as_everywhere_else() {
         let wanted = ["WEAVE_CIDR=10.40.1.7/24 net:10.40.2.0/24 net:default"];
-        let places = places(&with("default", &wanted), &ProxyOptions::default()).unwrap();
+        let places = places(&with("default", &wanted), false).unwrap();
         assert_eq!(places[0].address, Some("10.40.1.7".parse().unwrap()));
         assert_eq!(places[0].subnet, Some("10.40.1.0/24".parse().unwrap()));
         assert_eq!(places[1], Place { subnet: Some("10.40.2.0/24".parse().unwrap()), address: None });
         assert_eq!(places[2], Place { subnet: None, address: None });
-        let wrong = super::places(&with("default", &["WEAVE_CIDR=10.40.1.7"]), &ProxyOptions::default());
+        let wrong = super::places(&with("default", &["WEAVE_CIDR=10.40.1.7"]), false);
         assert!(wrong.unwrap_err().starts_with("WEAVE_CIDR: "));
     }
 
@@ -175,7 +161,7 @@ mod tests {
         let mut container = with("default", &[]);
         container["NetworkingConfig"] = json!({ "EndpointsConfig": { "default": { "Aliases": ["www"] } } });
         let joining = Joining { network: "weave".into(), address: Some("10.40.1.7".parse().unwrap()) };
-        join(&mut container, &joining, Some("web"));
+        join(&mut container, &joining, Some("web".to_owned()));
         ask(&mut container, "10.32.0.1", "weave.local");
         let wanted = json!({
             "Image": "box", "Env": [], "Hostname": "web",
@@ -186,7 +172,7 @@ mod tests {
         });
         assert_eq!(container, wanted);
         let mut own = json!({ "Hostname": "mine", "HostConfig": { "Dns": ["9.9.9.9"], "DnsSearch": [] } });
-        join(&mut own, &Joining { network: "weave".into(), address: None }, Some("under_score"));
+        join(&mut own, &Joining { network: "weave".into(), address: None }, Some("other".to_owned()));
         ask(&mut own, "10.32.0.1", "weave.local");
         assert_eq!(own["Hostname"], "mine");
         assert_eq!(own["HostConfig"]["Dns"], json!(["9.9.9.9"]));
@@ -197,8 +183,8 @@ mod tests {
         for odd in [json!([]), json!(7), json!({ "EndpointsConfig": 1 }), json!(null)] {
             let mut container =
                 json!({ "HostConfig": odd, "NetworkingConfig": odd, "Env": odd, "Hostname": odd });
-            assert!(places(&container, &ProxyOptions::default()).is_ok());
-            join(&mut container, &Joining { network: "weave".into(), address: None }, Some("web"));
+            assert!(places(&container, false).is_ok());
+            join(&mut container, &Joining { network: "weave".into(), address: None }, Some("web".to_owned()));
             ask(&mut container, "10.32.0.1", "weave.local");
             assert_eq!(container["HostConfig"]["NetworkMode"], "weave");
         }

@@ -1,6 +1,7 @@
 //! Docker's side of a launch: where its engine is, it gets its driver and its network.
 
 use std::{
+    ffi::{OsStr, OsString},
     io,
     os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
@@ -12,8 +13,9 @@ use tokio::time::{Instant, sleep};
 use weave_docker::Engine;
 
 use crate::{
-    commands::docker::proxy_socket,
-    context::{Context, talk},
+    args::{self, Command},
+    commands::docker::{proxy, proxy_socket},
+    context::{Context, Failure, talk},
     daemon::{self, Daemon, Log, Process},
 };
 
@@ -41,9 +43,38 @@ pub(super) struct Plan {
     /// Whether Docker's clients get a socket whose containers are on the network without asking for it.
     pub(super) is_proxy_wanted: bool,
     /// Flags of the driver's process that are passed on.
-    pub(super) flags: Vec<&'static str>,
+    pub(super) flags: Vec<OsString>,
     /// The router's bridge, if it has a name of its own.
     pub(super) bridge: Option<String>,
+}
+
+impl Plan {
+    /// Says what is wrong with the flags before anything is started.
+    pub(super) fn check(&self, run_dir: &Path) -> Result<(), Failure> {
+        let Some(first) = self.flags.first() else { return Ok(()) };
+        if !self.is_wanted || !self.is_proxy_wanted {
+            let flag = first.to_string_lossy();
+            let flag = flag.split('=').next().unwrap_or_default();
+            let message =
+                format!("{flag} is about Docker's clients, whom --no-proxy or --no-plugin sends away");
+            return Err(Failure::usage(message));
+        }
+        let line =
+            ["weave", "docker-plugin"].map(OsString::from).into_iter().chain(self.proxy_words(run_dir));
+        let parsed = args::parse(line).map_err(|error| {
+            let text = error.to_string();
+            Failure::usage(text.lines().next().unwrap_or_default().trim_start_matches("error: "))
+        })?;
+        if let Command::DockerPlugin(plugin) = parsed.command {
+            proxy(plugin.proxy)?;
+        }
+        Ok(())
+    }
+
+    fn proxy_words(&self, run_dir: &Path) -> Vec<OsString> {
+        let socket = [OsStr::new("--proxy-socket").to_owned(), proxy_socket(run_dir).into_os_string()];
+        socket.into_iter().chain(self.flags.iter().cloned()).collect()
+    }
 }
 
 /// Starts the driver if an engine is there. A router without Docker is a router all the same, so failures are only told.
@@ -75,7 +106,7 @@ fn spawn(context: &Context, plan: &Plan) -> io::Result<(Child, Log)> {
     command.arg("--docker-socket").arg(&plan.engine).arg("--plugin-socket").arg(&plan.plugin);
     command.arg("--network").arg(NETWORK);
     if plan.is_proxy_wanted {
-        command.arg("--proxy-socket").arg(proxy_socket(run_dir)).args(&plan.flags);
+        command.args(plan.proxy_words(run_dir));
     }
     if let Some(bridge) = &plan.bridge {
         command.arg("--weave-bridge").arg(bridge);

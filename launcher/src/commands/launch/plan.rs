@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     ffi::{OsStr, OsString},
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -22,14 +22,19 @@ Of the flags of launch itself:
       --timeout <SECONDS>  How long to wait until the router is ready [default: 60]
       --no-plugin          Do not serve Docker's engine, even if there is one
       --no-proxy           Give Docker's clients no socket at which containers get the network unasked
+      --proxy-address <IP:PORT>, --tlscacert <FILE>, --tlscert <FILE>, --tlskey <FILE>
+                           Serve Docker's clients of other hosts there as well, who need a certificate
       --no-default-ipalloc Leave containers alone there that have no WEAVE_CIDR in their environment
       --without-dns        Do not tell containers there of the name server
+      --rewrite-inspect    Show the network's addresses there where Docker has those of its own bridge
+      --hostname-from-label <LABEL>, --hostname-match <REGEX>, --hostname-replacement <TEXT>
+                           How host names follow from labels and names of containers there
       --plugin-socket <S>  Where it looks for its driver [default: /run/docker/plugins/weave.sock]
       --password <P>       Handed to the router through WEAVE_PASSWORD; better set that, or use --password-file
 ";
 
 /// Flags of Weave Net's launch that are gone, and what to do instead.
-const GONE: [(&str, &str); 9] = [
+const GONE: [(&str, &str); 11] = [
     ("--no-restart", "weaver is not restarted unless systemd is told to do so"),
     ("--plugin", "Docker's engine is served where there is one; --no-plugin turns that off"),
     ("--proxy", "Docker's clients get a socket where there is an engine; --no-proxy turns that off"),
@@ -41,7 +46,12 @@ const GONE: [(&str, &str); 9] = [
     ),
     ("--no-rewrite-hosts", "the proxy rewrites no /etc/hosts; `weave attach --rewrite-hosts` does"),
     ("--no-detect-tls", "nothing is read from Docker's command line"),
-    ("--rewrite-inspect", "Docker knows the network's addresses itself"),
+    ("--tls", "clients of other hosts are always asked for a certificate; see --proxy-address"),
+    ("--tlsverify", "clients of other hosts are always asked for a certificate; see --proxy-address"),
+    (
+        "-H",
+        "use --proxy-address for clients of other hosts; those of this host find the socket by `weave env`",
+    ),
 ];
 
 fn gone(flag: &str) -> Option<&'static str> {
@@ -109,8 +119,23 @@ impl Plan {
                 Some("--timeout") => plan.take_timeout(&value(&mut words, inline, "--timeout")?)?,
                 Some("--no-plugin") => plan.docker.is_wanted = false,
                 Some("--no-proxy") => plan.docker.is_proxy_wanted = false,
-                Some("--no-default-ipalloc") => plan.docker.flags.push("--no-default-ipalloc"),
-                Some("--without-dns") => plan.docker.flags.push("--without-dns"),
+                Some(flag @ ("--no-default-ipalloc" | "--without-dns" | "--rewrite-inspect")) => {
+                    plan.docker.flags.push(flag.into());
+                }
+                Some(
+                    flag @ ("--proxy-address"
+                    | "--hostname-from-label"
+                    | "--hostname-match"
+                    | "--hostname-replacement"),
+                ) => {
+                    let value = value(&mut words, inline, flag)?;
+                    plan.docker.flags.push(joined(flag, &value));
+                }
+                Some(flag @ ("--tlscacert" | "--tlscert" | "--tlskey")) => {
+                    let file = PathBuf::from(value(&mut words, inline, flag)?);
+                    let file = absolute(flag, &file)?;
+                    plan.docker.flags.push(joined(flag, file.as_os_str()));
+                }
                 Some("--docker-socket") => {
                     plan.docker.engine = PathBuf::from(value(&mut words, inline, "--docker-socket")?);
                 }
@@ -130,8 +155,8 @@ impl Plan {
                 _ => plan.arguments.push(word),
             }
         }
-        plan.global.run_dir = std::path::absolute(&plan.global.run_dir)
-            .map_err(|e| Failure::usage(format!("--run-dir {}: {e}", plan.global.run_dir.display())))?;
+        plan.global.run_dir = absolute("--run-dir", &plan.global.run_dir)?;
+        plan.docker.check(&plan.global.run_dir)?;
         Ok(plan)
     }
 
@@ -185,6 +210,19 @@ fn value(words: &mut VecDeque<OsString>, inline: Option<OsString>, flag: &str) -
     inline.or_else(|| words.pop_front()).ok_or_else(|| Failure::usage(format!("{flag} needs a value")))
 }
 
+/// A flag and its value as one word, so that a value may begin with a dash.
+fn joined(flag: &str, value: &OsStr) -> OsString {
+    let mut word = OsString::from(flag);
+    word.push("=");
+    word.push(value);
+    word
+}
+
+/// The driver's process does not run where we do.
+fn absolute(flag: &str, path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| Failure::usage(format!("{flag} {}: {error}", path.display())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,6 +244,17 @@ mod tests {
         assert_eq!(plan.arguments, ["--port", "7000", "host2", "--no-dns", "--", "--odd"]);
         assert_eq!(plan.global.run_dir, PathBuf::from("/tmp/r"));
         assert_eq!((plan.patience, plan.global.output), (Duration::from_secs(5), Output::Json));
+    }
+
+    #[test]
+    fn what_dockers_clients_get_is_told_to_the_driver() {
+        let line =
+            "--rewrite-inspect --hostname-match=^a(.*) --hostname-replacement b-$1 host2 --without-dns";
+        let plan = plan(line).unwrap();
+        assert_eq!(plan.arguments, ["host2"]);
+        let flags =
+            ["--rewrite-inspect", "--hostname-match=^a(.*)", "--hostname-replacement=b-$1", "--without-dns"];
+        assert_eq!(plan.docker.flags, flags);
     }
 
     #[test]
@@ -231,6 +280,13 @@ mod tests {
             "--no-restart",
             "--plugin=false host2",
             "--token abc",
+            "--hostname-match (",
+            "--proxy-address 127.0.0.1:2376",
+            "--proxy-address 127.0.0.1:2376 --tlscacert /no --tlscert /no --tlskey /no",
+            "--tlscert /no",
+            "--rewrite-inspect --no-proxy",
+            "--without-dns --no-plugin",
+            "-H tcp://0.0.0.0:12375",
         ] {
             assert_eq!(plan(line).unwrap_err().exit, weave_api::Exit::Usage, "{line}");
         }

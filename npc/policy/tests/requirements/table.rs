@@ -13,7 +13,7 @@ fn every_cell_of_every_case_is_as_the_specification_says() {
     let traffics: Vec<Traffic> = traffics.collect();
     let (mut steps, mut cells) = (0, 0);
     let (upstream, mut cases) = (upstream_cases(), cases());
-    assert_eq!((upstream.len(), cases.len()), (48, 217));
+    assert_eq!((upstream.len(), cases.len()), (48, 230));
     cases.extend(upstream);
     for case in &cases {
         let mut cluster = Cluster::new();
@@ -34,7 +34,7 @@ fn every_cell_of_every_case_is_as_the_specification_says() {
             }
         }
     }
-    assert_eq!((cases.len(), steps), (265, 284));
+    assert_eq!((cases.len(), steps), (278, 304));
     assert!(cells > 300_000, "{cells}");
 }
 

@@ -24,6 +24,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.extend(ports());
     cases.extend(conflicts());
     cases.extend(live());
+    cases.extend(end_to_end());
     cases
 }
 
@@ -199,10 +200,14 @@ fn live() -> Vec<Case> {
     let comes = || vec![Change::Pod(pod("y", "c", 2, 3))];
     let of_z = || ["z/a", "z/b", "z/c"].map(|pod| Change::PodGone(id(pod)));
     let z_leaves = of_z().into_iter().chain([Change::NamespaceGone("z".to_owned())]).collect();
-    let names = Policy {
-        ingress: Some(vec![rule(vec![pods_in(&["ns in x,y"], &["pod in b,c"])], vec![serve(81, Tcp)])]),
-        ..base()
+    let names = vec![Change::Policy(ingress("x", &[], vec![rule(vec![], vec![serve(81, Tcp)])]))];
+    let w = || {
+        vec![
+            Change::Namespace(Namespace::new("w", labels(&[("ns", "w")]))),
+            Change::Pod(pod("w", "a", NEW_NAMESPACE, 1)),
+        ]
     };
+    let (w_empty, w_gone) = (vec![Change::PodGone(id("w/a"))], vec![Change::NamespaceGone("w".to_owned())]);
     vec![
         case("create and delete a policy", vec![start(), gone()]),
         case("create and update a policy", vec![start(), vec![Change::Policy(updated)]]),
@@ -210,10 +215,7 @@ fn live() -> Vec<Case> {
         case("relabel a namespace", vec![start(), namespace("other"), namespace("y")]),
         case("delete and create a pod", vec![start(), leaves(), comes()]),
         case("relabel a pod", vec![start(), relabelled("other", "x"), relabelled("b", "x")]),
-        case(
-            "a named port and a pod that comes and goes",
-            vec![vec![Change::Policy(names)], leaves(), comes()],
-        ),
+        case("a named port, and a namespace and a pod that come and go", vec![names, w(), w_empty, w_gone]),
     ]
 }
 
@@ -222,4 +224,74 @@ fn back_to_z() -> Vec<Change> {
     without.namespaces.remove("z");
     without.pods.retain(|id, _| id.namespace != "z");
     without.changes_to(&world())
+}
+
+/// The number of the namespace that is not there from the beginning.
+pub(crate) const NEW_NAMESPACE: u8 = 4;
+
+/// Those that Cyclonus has of the end-to-end tests of Kubernetes, with the policies that it gives them.
+fn end_to_end() -> Vec<Case> {
+    let a = &["pod=a"][..];
+    let all = &[][..];
+    let case = |name: &str, steps: Vec<Vec<Change>>| Case { name: format!("e2e: {name}"), steps };
+    let set = |policy: Policy| vec![Change::Policy(policy)];
+    let from = |subject: &[&str], peer: Peer| set(ingress("x", subject, vec![rule(vec![peer], vec![])]));
+    let from_y = |name: &str, number| {
+        let rules = vec![rule(vec![pods_in(&["ns=y"], &[])], vec![port(Tcp, number)])];
+        set(called(name, ingress("x", a, rules)))
+    };
+    let nothing_but_dns = Policy { egress: Some(vec![dns()]), ..ingress("x", all, vec![]) };
+    let nothing = Policy { egress: Some(vec![]), ..ingress("x", all, vec![]) };
+    let both_ways = Policy {
+        egress: Some(vec![rule(vec![], vec![port(Tcp, 80), port(Udp, 53)])]),
+        ..ingress("x", a, vec![rule(vec![own_pods(&["pod=b"])], vec![])])
+    };
+    let labelled = |pod: &str, pairs: &[(&str, &str)]| {
+        let mut pod = world().pods.remove(&id(pod)).unwrap();
+        pod.labels = labels(pairs);
+        vec![Change::Pod(pod)]
+    };
+    let y_updated = Namespace::new("y", labels(&[("ns", "y"), ("ns2", "updated")]));
+    vec![
+        case("nothing comes in", vec![set(ingress("x", all, vec![]))]),
+        case("nothing at all but names", vec![set(nothing_but_dns)]),
+        case("several selectors", vec![from(a, pods_in(&["ns notin x"], &["pod in b,c"]))]),
+        case("stacked policies", vec![from_y("via-81", 81), from_y("via-80", 80)]),
+        case("everything comes in", vec![set(ingress("x", all, vec![anything()]))]),
+        case("a named port", vec![set(ingress("x", all, vec![rule(vec![], vec![serve(81, Tcp)])]))]),
+        case(
+            "an updated policy",
+            vec![set(ingress("x", all, vec![anything()])), set(ingress("x", all, vec![]))],
+        ),
+        case(
+            "an updated namespace",
+            vec![from(a, pods_in(&["ns2=updated"], &[])), vec![Change::Namespace(y_updated)]],
+        ),
+        case(
+            "an updated pod",
+            vec![
+                from(a, own_pods(&["pod=b", "pod2=updated"])),
+                labelled("x/b", &[("pod", "b"), ("pod2", "updated")]),
+            ],
+        ),
+        case(
+            "a pod that becomes a subject",
+            vec![set(ingress("x", &["target=isolated"], vec![])), labelled("x/a", &[("target", "isolated")])],
+        ),
+        case("both ways", vec![set(both_ways)]),
+        case("what the client may not, whatever the servers allow", vec![client_side()]),
+        case("a deleted policy", vec![set(nothing), vec![Change::PolicyGone(PolicyId::new("x", "ingress"))]]),
+    ]
+}
+
+fn client_side() -> Vec<Change> {
+    let a = &["pod=a"][..];
+    let to_y = rule(vec![pods_in(&["ns=y"], a)], vec![]);
+    let from_x = || vec![rule(vec![pods_in(&["ns=x"], a)], vec![])];
+    let policies = [
+        egress("x", a, vec![to_y, rule(vec![], vec![port(Udp, 53)])]),
+        called("on-a", ingress("y", a, from_x())),
+        called("on-b", ingress("y", &["pod=b"], from_x())),
+    ];
+    policies.map(Change::Policy).into()
 }

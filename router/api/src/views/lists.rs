@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::{
-    ConnectionReport, ConnectionState, ContainerReport, DnsReport, IpamReport, Overlay, OwnerReport,
-    PeerReport, Retry, views::label,
+    ConnectionReport, ConnectionState, ContainerReport, DnsReport, ElectionReport, IpamReport, Overlay,
+    OwnerReport, PeerReport, Retry, views::label,
 };
 
 /// Our own links and attempts.
@@ -50,7 +50,8 @@ pub fn targets(targets: &[String]) -> String {
 #[must_use]
 pub fn ipam(ipam: &IpamReport) -> String {
     if ipam.owners.is_empty() {
-        return format!("{}\n", ipam.status);
+        let election = ipam.election.as_ref().map(election).unwrap_or_default();
+        return format!("{}\n{election}", ipam.status);
     }
     let mut text = String::new();
     for owner in &ipam.owners {
@@ -67,6 +68,33 @@ pub fn ipam(ipam: &IpamReport) -> String {
         let _ = writeln!(text, "conflict: {conflict}");
     }
     text
+}
+
+/// Who is heard and who is not, of those who vote on the first ring.
+pub(super) fn election(election: &ElectionReport) -> String {
+    let mut text = format!("heard: {}\n", election.heard.join(", "));
+    if !election.missing.is_empty() {
+        let _ = writeln!(text, "not heard: {}", election.missing.join(", "));
+    }
+    if election.lacking() > 0 {
+        let _ = writeln!(text, "{} more must be heard: launch them, or connect to them", election.lacking());
+    }
+    text
+}
+
+/// The state of addresses in one line; while routers are waited for, with those that are not heard.
+#[must_use]
+pub fn ipam_state(ipam: &IpamReport) -> String {
+    let lacking = ipam.election.as_ref().filter(|election| election.lacking() > 0);
+    match lacking {
+        Some(election) if !election.missing.is_empty() => {
+            format!("{}; not heard: {}", ipam.status, election.missing.join(", "))
+        }
+        Some(election) => {
+            format!("{}; {} more must be launched or connected", ipam.status, election.lacking())
+        }
+        None => ipam.status.clone(),
+    }
 }
 
 /// Live names, without the domain.
@@ -237,6 +265,22 @@ aa:00:00:00:00:02(node-b)               524288 IPs (50.0% of total) - unreachabl
         ipam_report.owners.clear();
         ipam_report.status = "awaiting consensus (quorum: 2, known: 1)".to_owned();
         assert_eq!(ipam(&ipam_report), "awaiting consensus (quorum: 2, known: 1)\n");
+        let heard = vec!["aa:00:00:00:00:01(node-a)".to_owned()];
+        ipam_report.election = Some(ElectionReport { quorum: 2, heard, missing: Vec::new() });
+        let line = "awaiting consensus (quorum: 2, known: 1); 1 more must be launched or connected";
+        assert_eq!(ipam_state(&ipam_report), line);
+        ipam_report.election.as_mut().unwrap().missing =
+            vec!["aa:00:00:00:00:02(node-b)".to_owned(), "192.0.2.13:6783".to_owned()];
+        let expected = "\
+awaiting consensus (quorum: 2, known: 1)
+heard: aa:00:00:00:00:01(node-a)
+not heard: aa:00:00:00:00:02(node-b), 192.0.2.13:6783
+1 more must be heard: launch them, or connect to them
+";
+        assert_eq!(ipam(&ipam_report), expected);
+        let line =
+            "awaiting consensus (quorum: 2, known: 1); not heard: aa:00:00:00:00:02(node-b), 192.0.2.13:6783";
+        assert_eq!(ipam_state(&ipam_report), line);
     }
 
     #[test]

@@ -116,6 +116,7 @@ fn ipam() -> IpamReport {
         own,
     };
     IpamReport {
+        election: None,
         status: "ready".to_owned(),
         ready: true,
         ranges: vec!["10.32.0.0/12".parse().unwrap()],

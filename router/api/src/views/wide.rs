@@ -101,6 +101,7 @@ pub fn ipam(ipam: &IpamReport) -> String {
     });
     let waiting = ipam.pending.iter().map(|p| vec![p.container.to_string(), p.reason.clone()]);
     let mut text = format!("{}, {} active, {} ring entries\n", ipam.status, ipam.active, ipam.entries);
+    text += &ipam.election.as_ref().map(super::lists::election).unwrap_or_default();
     text += &table(&head, rows);
     if !ipam.pending.is_empty() {
         text += &table(&["WAITING", "FOR"], waiting);

@@ -318,6 +318,7 @@ pub(crate) fn report(state: &State) -> Report {
     let ipam = IpamReport {
         status: state.no_ring.clone().unwrap_or_else(|| "ready".to_owned()),
         ready: state.no_ring.is_none(),
+        election: None,
         ranges: vec!["10.32.0.0/12".parse().unwrap()],
         default_subnets: vec!["10.32.0.0/12".parse().unwrap()],
         owners: vec![OwnerReport {

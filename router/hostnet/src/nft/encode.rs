@@ -5,9 +5,8 @@ use std::net::IpAddr;
 use super::{
     attribute::Attributes,
     expression::value,
-    program::{ChainSpec, Field, Item, Program, Rule, SetChange, SetSpec, Value},
+    program::{ChainSpec, Field, INTERFACE_LENGTH, Item, Program, Rule, SetChange, SetSpec, Value},
     ruleset::{self, Base, Message, Operation},
-    survey::INET,
 };
 
 impl Field {
@@ -18,6 +17,8 @@ impl Field {
             Self::Ipv6 => 16,
             Self::Protocol => 1,
             Self::Port => 2,
+            Self::Ethernet => 6,
+            Self::Interface => INTERFACE_LENGTH,
         }
     }
 
@@ -29,6 +30,8 @@ impl Field {
             Self::Number => 19,
             Self::Protocol => 12,
             Self::Port => 13,
+            Self::Ethernet => 9,
+            Self::Interface => 41,
         }
     }
 }
@@ -41,6 +44,8 @@ impl Value {
             Self::Number(number) => number.to_ne_bytes().to_vec(),
             Self::Protocol(protocol) => vec![protocol],
             Self::Port(port) => port.to_be_bytes().to_vec(),
+            Self::Ethernet(mac) => mac.0.to_vec(),
+            Self::Interface(name) => name.to_vec(),
         }
     }
 }
@@ -78,33 +83,33 @@ pub(super) fn install(program: &Program, elements: &[SetChange<'_>]) -> Vec<Mess
     // Deleting what may not be there is an error, so it is made first; the kernel shows nobody the states between.
     let operations = [Operation::NewTable, Operation::DeleteTable, Operation::NewTable];
     let mut messages: Vec<Message> =
-        operations.into_iter().map(|operation| table(&program.table, operation)).collect();
+        operations.into_iter().map(|operation| table(program.family(), &program.table, operation)).collect();
     messages.extend(program.sets.iter().zip(1..).map(|(set, id)| new_set(program, set, id)));
     messages.extend(program.chains.iter().map(|chain| new_chain(program, chain)));
     for chain in &program.chains {
         messages.extend(chain.rules.iter().map(|rule| new_rule(program, chain, rule)));
     }
-    messages.extend(change(&program.table, elements));
+    messages.extend(change(program, elements));
     messages
 }
 
 /// The transaction that removes and adds elements.
-pub(super) fn change(table: &str, changes: &[SetChange<'_>]) -> Vec<Message> {
-    changes.iter().flat_map(|change| element_messages(table, change)).collect()
+pub(super) fn change(program: &Program, changes: &[SetChange<'_>]) -> Vec<Message> {
+    changes.iter().flat_map(|change| element_messages(program, change)).collect()
 }
 
 /// The transaction that removes a table, whether it is there or not.
-pub(super) fn uninstall(name: &str) -> Vec<Message> {
-    [Operation::NewTable, Operation::DeleteTable].map(|operation| table(name, operation)).into()
+pub(super) fn uninstall(family: u8, name: &str) -> Vec<Message> {
+    [Operation::NewTable, Operation::DeleteTable].map(|operation| table(family, name, operation)).into()
 }
 
-fn table(name: &str, operation: Operation) -> Message {
+fn table(family: u8, name: &str, operation: Operation) -> Message {
     let attributes = Attributes::default().text(TABLE, name);
-    message(operation, attributes, format!("changing table {name}"))
+    message(family, operation, attributes, format!("changing table {name}"))
 }
 
-fn message(operation: Operation, attributes: Attributes, doing: String) -> Message {
-    Message { family: INET, operation, attributes, at_head: false, doing, needs_nat: false }
+fn message(family: u8, operation: Operation, attributes: Attributes, doing: String) -> Message {
+    Message { family, operation, attributes, at_head: false, doing, needs_nat: false }
 }
 
 fn new_set(program: &Program, set: &SetSpec, id: u32) -> Message {
@@ -145,14 +150,21 @@ fn new_set(program: &Program, set: &SetSpec, id: u32) -> Message {
         });
         attributes = attributes.nested(DESCRIPTION, &Attributes::default().nested(CONCATENATION, &fields));
     }
-    message(Operation::NewSet, attributes.number(ID, id), format!("adding set {}", set.name))
+    message(
+        program.family(),
+        Operation::NewSet,
+        attributes.number(ID, id),
+        format!("adding set {}", set.name),
+    )
 }
 
 fn new_chain(program: &Program, chain: &ChainSpec) -> Message {
-    const FILTER_PRIORITY: i32 = 0;
-    let base = chain.hook.map(|hook| Base { kind: "filter", hook: hook as u32, priority: FILTER_PRIORITY });
+    let base = chain.hook.map(|hook| {
+        let (hook, priority) = hook.place();
+        Base { kind: "filter", hook, priority }
+    });
     let attributes = ruleset::chain(&program.table, &chain.name, base);
-    message(Operation::NewChain, attributes, format!("adding chain {}", chain.name))
+    message(program.family(), Operation::NewChain, attributes, format!("adding chain {}", chain.name))
 }
 
 fn new_rule(program: &Program, chain: &ChainSpec, rule: &Rule) -> Message {
@@ -164,7 +176,12 @@ fn new_rule(program: &Program, chain: &ChainSpec, rule: &Rule) -> Message {
         .text(CHAIN, &chain.name)
         .nested(EXPRESSIONS, rule.expressions.attributes())
         .bytes(USER_DATA, &comment(rule));
-    message(Operation::NewRule, attributes, format!("adding a rule to chain {}", chain.name))
+    message(
+        program.family(),
+        Operation::NewRule,
+        attributes,
+        format!("adding a rule to chain {}", chain.name),
+    )
 }
 
 /// A comment by which the rule is known again, as the nft tool stores comments: type, length, text.
@@ -183,8 +200,8 @@ pub(super) fn comment(rule: &Rule) -> Vec<u8> {
 /// What one message holds of a list of elements, in bytes: the list has to stay below 64 KiB.
 const LIST_LIMIT: usize = 48 * 1024;
 
-fn element_messages(table: &str, change: &SetChange<'_>) -> Vec<Message> {
-    let set = change.set;
+fn element_messages(program: &Program, change: &SetChange<'_>) -> Vec<Message> {
+    let (set, table) = (change.set, &program.table);
     let doing = |what| format!("{what} set {} of table {table}", set.name);
     let removals = lists(set, &change.remove);
     let removals = removals.map(|list| (Operation::DeleteElements, list, doing("removing from")));
@@ -194,7 +211,7 @@ fn element_messages(table: &str, change: &SetChange<'_>) -> Vec<Message> {
         const ELEMENTS: u16 = 3;
         let attributes =
             Attributes::default().text(TABLE, table).text(NAME, &set.name).nested(ELEMENTS, &list);
-        message(operation, attributes, doing)
+        message(program.family(), operation, attributes, doing)
     });
     messages.collect()
 }
@@ -257,6 +274,8 @@ fn length(length: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use weave_model::Mac;
+
     use super::{
         super::{attribute, expression::Expressions, readback::read_elements},
         *,
@@ -299,6 +318,14 @@ mod tests {
                     vec![Value::Protocol(6), Value::Port(80)],
                     Some(vec![Value::Protocol(6), Value::Port(90)]),
                     number(1),
+                )],
+            ),
+            (
+                spec(&[Field::Interface, Field::Ethernet, Field::Ipv4], None, false),
+                vec![item(
+                    vec![Value::interface("veth0"), Value::Ethernet(Mac([2; 6])), address("10.0.0.1")],
+                    None,
+                    None,
                 )],
             ),
             // Neighbours that touch, and the end of all addresses.

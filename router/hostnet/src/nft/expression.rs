@@ -48,6 +48,7 @@ pub enum Verdict {
 /// What can be asked about a packet beside its bytes (`enum nft_meta_keys`).
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Meta {
+    EthernetType = 1,
     InputInterface = 6,
     OutputInterface = 7,
     NetworkProtocol = 15,
@@ -58,6 +59,7 @@ pub(super) enum Meta {
 /// Where in a packet an offset counts from (`enum nft_payload_bases`).
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Base {
+    Link = 0,
     Network = 1,
     Transport = 2,
 }

@@ -17,7 +17,7 @@ pub struct Register(pub u8);
 
 impl Register {
     /// As the kernel numbers it (`NFT_REG32_00` is 8).
-    fn number(self) -> u32 {
+    pub(super) fn number(self) -> u32 {
         8 + u32::from(self.0 % 16)
     }
 }

@@ -5,15 +5,18 @@
 
 use std::net::IpAddr;
 
+use weave_model::Mac;
+
 use super::{
     encode,
     expression::Expressions,
+    survey::{BRIDGE, INET},
     transaction::{self, Channel},
     watch::Author,
 };
 use crate::HostError;
 
-/// A table (`inet NAME`).
+/// A table: `inet NAME`, or `bridge NAME` with [`Hook::BridgePort`].
 #[derive(Debug, Clone)]
 pub struct Program {
     /// Its name. Nobody else may have a table of this name.
@@ -50,6 +53,10 @@ pub enum Field {
     Protocol,
     /// A port.
     Port,
+    /// An Ethernet address.
+    Ethernet,
+    /// The name of an interface.
+    Interface,
 }
 
 /// A part of a key, or a value.
@@ -63,6 +70,23 @@ pub enum Value {
     Protocol(u8),
     /// Of a [`Field::Port`].
     Port(u16),
+    /// Of a [`Field::Ethernet`].
+    Ethernet(Mac),
+    /// Of a [`Field::Interface`]: a name as the kernel has it, filled up with zeros.
+    Interface([u8; INTERFACE_LENGTH]),
+}
+
+/// Bytes of an interface's name, the final zero included (Linux: `IFNAMSIZ`).
+pub(super) const INTERFACE_LENGTH: usize = 16;
+
+impl Value {
+    /// The interface of this name, of which only as many bytes count as a name can have.
+    #[must_use]
+    pub fn interface(name: &str) -> Self {
+        let mut padded = [0; INTERFACE_LENGTH];
+        padded.iter_mut().zip(name.bytes().take(INTERFACE_LENGTH - 1)).for_each(|(to, from)| *to = from);
+        Self::Interface(padded)
+    }
 }
 
 /// An element of a set or map.
@@ -101,11 +125,35 @@ pub struct Rule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
     /// On their way to this host.
-    Input = 1,
+    Input,
     /// On their way through this host; frames through a bridge too, with `br_netfilter`.
-    Forward = 2,
+    Forward,
     /// On their way from this host's programs and tunnels, routed already.
-    Output = 3,
+    Output,
+    /// Frames as they come from a port of a bridge, before anybody else looks at them. A program with this hook has no
+    /// other.
+    BridgePort,
+}
+
+impl Hook {
+    /// The kernel's number of the hook, and the place among those who are there (`NF_INET_*`, `NF_BR_PRE_ROUTING`;
+    /// `NF_IP_PRI_FILTER`, `NF_BR_PRI_FILTER_BRIDGED`).
+    pub(super) const fn place(self) -> (u32, i32) {
+        match self {
+            Self::Input => (1, 0),
+            Self::Forward => (2, 0),
+            Self::Output => (3, 0),
+            Self::BridgePort => (0, -200),
+        }
+    }
+}
+
+impl Program {
+    /// The family of its table.
+    pub(super) fn family(&self) -> u8 {
+        let is_bridge = self.chains.iter().any(|chain| chain.hook == Some(Hook::BridgePort));
+        if is_bridge { BRIDGE } else { INET }
+    }
 }
 
 /// Elements of one set that go and come.
@@ -152,19 +200,19 @@ impl Session {
         transaction::commit_if(&self.0, &messages, None)
     }
 
-    /// Removes and adds elements: all of them or none. With a `generation`, only if no table of this namespace was
-    /// changed since [`generation`](Self::generation) gave it.
+    /// Removes and adds elements of `program`'s sets: all of them or none. With a `generation`, only if no table of this
+    /// namespace was changed since [`generation`](Self::generation) gave it.
     ///
     /// # Errors
     /// [`is_stale`] tells whether the generation was another. What else the kernel says, if what goes is not there, or
     /// what comes is, or collides with what is. Nothing was changed then.
     pub fn change(
         &self,
-        table: &str,
+        program: &Program,
         changes: &[SetChange<'_>],
         generation: Option<u32>,
     ) -> Result<(), HostError> {
-        let messages = encode::change(table, changes);
+        let messages = encode::change(program, changes);
         transaction::commit_if(&self.0, &messages, generation)
     }
 }
@@ -175,12 +223,24 @@ pub fn is_stale(error: &HostError) -> bool {
     error.errno() == Some(libc::ERESTART)
 }
 
-/// Removes the table of this name, whether it is there or not.
+/// Removes the table `inet NAME`, whether it is there or not.
 ///
 /// # Errors
 /// [`HostError::NoPermission`], or what else the kernel says. A kernel without nf_tables has nothing to remove.
 pub fn uninstall(name: &str) -> Result<(), HostError> {
-    match transaction::commit(&encode::uninstall(name)) {
+    uninstall_of(INET, name)
+}
+
+/// Removes the table `bridge NAME`, whether it is there or not.
+///
+/// # Errors
+/// As of [`uninstall`].
+pub fn uninstall_from_bridges(name: &str) -> Result<(), HostError> {
+    uninstall_of(BRIDGE, name)
+}
+
+fn uninstall_of(family: u8, name: &str) -> Result<(), HostError> {
+    match transaction::commit(&encode::uninstall(family, name)) {
         Err(HostError::Unsupported { .. }) => Ok(()),
         other => other,
     }

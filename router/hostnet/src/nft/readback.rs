@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use weave_model::Mac;
+
 use super::{
     attribute::{self, Attributes},
     encode::comment,
     program::{Field, Item, Program, Session, SetSpec, Value},
-    survey::INET,
     transaction::{self, GENERIC_LEN, NFTABLES, is},
 };
 use crate::{HostError, netlink::Answer};
@@ -41,7 +42,8 @@ impl Session {
     /// What the kernel says, or [`HostError::Kernel`] if an element makes no sense to us.
     pub fn read(&self, program: &Program) -> Result<Option<Vec<Vec<Item>>>, HostError> {
         let table = Attributes::default().text(TABLE, &program.table);
-        let dump = |operation| absent(transaction::dump_of(&self.0, NFTABLES, operation, INET, &table));
+        let dump =
+            |operation| absent(transaction::dump_of(&self.0, NFTABLES, operation, program.family(), &table));
         let (Some(rules), Some(sets)) = (dump(GET_RULE)?, dump(GET_SET)?) else { return Ok(None) };
         if !has_rules(program, &rules) || !has_sets(program, &sets) {
             return Ok(None);
@@ -54,11 +56,27 @@ impl Session {
         Ok(Some(items))
     }
 
+    /// How many packets the rules with a counter have counted, in the order of the kernel's chains, by their notes. None if
+    /// there is no such table.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn counts(&self, program: &Program) -> Result<Vec<(String, u64)>, HostError> {
+        let table = Attributes::default().text(TABLE, &program.table);
+        let rules = absent(transaction::dump_of(&self.0, NFTABLES, GET_RULE, program.family(), &table))?;
+        let rules = rules.unwrap_or_default();
+        let ours = rules.iter().filter(|answer| {
+            let table = attribute::find(body(answer), TABLE).and_then(attribute::text);
+            is(answer, NEW_RULE) && table.as_deref() == Some(&program.table)
+        });
+        Ok(ours.filter_map(|answer| counted(program, body(answer))).collect())
+    }
+
     fn read_set(&self, program: &Program, set: &SetSpec) -> Result<Vec<Item>, HostError> {
         const NAME: u16 = 2;
         const ELEMENTS: u16 = 3;
         let question = Attributes::default().text(TABLE, &program.table).text(NAME, &set.name);
-        let answers = transaction::dump_of(&self.0, NFTABLES, GET_ELEMENTS, INET, &question)?;
+        let answers = transaction::dump_of(&self.0, NFTABLES, GET_ELEMENTS, program.family(), &question)?;
         let lists = answers.iter().filter(|answer| is(answer, NEW_ELEMENTS));
         let lists = lists.map(|answer| attribute::find(body(answer), ELEMENTS).unwrap_or_default());
         let elements = lists.flat_map(|list| attribute::read(list).map(|(_, element)| element));
@@ -73,6 +91,23 @@ pub(super) fn read_elements<'a>(
 ) -> Option<Vec<Item>> {
     let elements: Vec<Element> = elements.map(|element| read_element(set, element)).collect::<Option<_>>()?;
     Some(if set.has_intervals && !set.has_ranges() { join(set, elements) } else { items(elements) })
+}
+
+/// The note of a rule, and what its counter says; `None` for a rule without one, or that the program does not have.
+fn counted(program: &Program, rule: &[u8]) -> Option<(String, u64)> {
+    const USER_DATA: u16 = 7;
+    const EXPRESSIONS: u16 = 4;
+    const NAME: u16 = 1;
+    const DATA: u16 = 2;
+    const PACKETS: u16 = 2;
+    let mut expressions = attribute::read(attribute::find(rule, EXPRESSIONS)?).map(|(_, each)| each);
+    let counter = expressions.find(|each| {
+        attribute::find(each, NAME).and_then(attribute::text).is_some_and(|name| name == "counter")
+    })?;
+    let packets = attribute::find(attribute::find(counter, DATA)?, PACKETS)?;
+    let mark = attribute::find(rule, USER_DATA)?;
+    let known = program.chains.iter().flat_map(|chain| &chain.rules).find(|rule| comment(rule) == mark)?;
+    Some((known.note.clone(), u64::from_be_bytes(packets.try_into().ok()?)))
 }
 
 /// `None` if what was asked about is not there.
@@ -207,6 +242,8 @@ fn part(field: Field, bytes: &[u8]) -> Option<Value> {
         Field::Number => Value::Number(u32::from_ne_bytes(bytes.try_into().ok()?)),
         Field::Protocol => Value::Protocol(bytes[0]),
         Field::Port => Value::Port(u16::from_be_bytes(bytes.try_into().ok()?)),
+        Field::Ethernet => Value::Ethernet(Mac(bytes.try_into().ok()?)),
+        Field::Interface => Value::Interface(bytes.try_into().ok()?),
     })
 }
 

@@ -21,6 +21,8 @@ const GENERIC_LEN: usize = 4;
 pub(super) const INET: u8 = 1;
 pub(super) const IPV4: u8 = 2;
 pub(super) const IPV6: u8 = 10;
+/// The family in which bridges are asked.
+pub(super) const BRIDGE: u8 = 7;
 
 /// The comment by which we know our rules in chains of others, as `nft` stores comments: type, length, text.
 pub(super) const MARK: &[u8] = b"\x00\x06weave\x00";

@@ -10,6 +10,7 @@ mod bridge;
 mod endpoint;
 mod esp;
 mod fdb;
+mod guard;
 mod heartbeat;
 mod host;
 mod lab;
