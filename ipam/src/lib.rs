@@ -27,6 +27,8 @@
 //! * that those who know of a router's joining or return, two at the least where there are two, are not all removed
 //!   or without the store that has it before anybody else has heard of it;
 //! * that no majority of the voters loses its stores before the first ring is known to all;
+//! * that a removal is not forgotten by all but one of those who agreed to it: should the removed router live on, and have
+//!   that one removed in turn, neither of the two hears the other when it comes back, and one of them has to be reset;
 //! * that those who vote before there is a ring were counted: of more than [`Init::Consensus`] says, two parts that cannot
 //!   reach each other may each be a majority of what was said, and divide the ranges twice;
 //! * that a clone of a running router's disk is found before the only member that met the original, and not the clone,

@@ -163,6 +163,11 @@ mod once {
     }
 
     #[test]
+    fn nobody_says_of_a_router_that_has_a_clone_that_its_earlier_containers_are_gone() {
+        run_worse(&[7_007_409]);
+    }
+
+    #[test]
     fn a_clone_is_found_when_the_only_router_that_can_tell_it_leaves() {
         run_worse(&[6_005_248]);
     }

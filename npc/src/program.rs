@@ -187,12 +187,12 @@ fn by_header(bank: Bank, hook: Hook) -> ChainSpec {
     ChainSpec { name: by_header_name(bank, hook), hook: None, rules }
 }
 
-/// What this host receives, no pod of ours receives.
+/// What this host receives, no pod of ours receives; what it sends, none sends; and ports belong to the router.
 const fn judged(hook: Hook) -> &'static [Direction] {
     match hook {
         Hook::Forward => &[Direction::Egress, Direction::Ingress],
         Hook::Input => &[Direction::Egress],
-        Hook::BridgePort => &[],
+        Hook::Output | Hook::BridgePort => &[],
     }
 }
 
@@ -277,6 +277,7 @@ fn hook_name(hook: Hook) -> &'static str {
     match hook {
         Hook::Forward => "forward",
         Hook::Input => "input",
+        Hook::Output => "output",
         Hook::BridgePort => "bridge",
     }
 }

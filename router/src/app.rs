@@ -20,7 +20,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
 };
-use weave_datapath::Querier;
+use weave_datapath::{Querier, RekeyConfig};
 use weave_hostnet::{Host, HostError, names::mac_from_seed, udp::Socket};
 use weave_link::{Credentials, StretchedPassword};
 use weave_model::Uid;
@@ -30,7 +30,7 @@ use weave_worker::{Workers, WorkersConfig};
 use self::{
     bridge::Bridge,
     names::{domain_of, start_dns},
-    node::{hello, start_node},
+    node::{Kernel, hello, start_node},
 };
 use crate::{
     clock,
@@ -193,9 +193,10 @@ async fn start(
     let socket = SharedSocket::new(inbox, workers.udp_sender()?, local_address);
     let endpoint = start_quic(socket, local)?;
     let (link_events, links_receiver) = mpsc::channel(LINK_EVENTS);
-    let lacks_vxlan = no_fastdp(config).is_none() && lacks_vxlan(host).await;
+    let can_encrypt = can_encrypt(config);
+    let lacks_vxlan = no_fastdp(config, can_encrypt).is_none() && lacks_vxlan(host).await;
     let introduction = Introduction {
-        hello: hello(config, local, uid, lacks_vxlan),
+        hello: hello(config, local, uid, Kernel { can_encrypt, lacks_vxlan }),
         trusted: config.trusted_subnets.iter().map(|subnet| subnet.net()).collect(),
     };
     let credentials = Credentials {
@@ -212,9 +213,12 @@ async fn start(
         bridge: bridge.index,
         bridge_mtu: bridge.mtu.into(),
         tap_port: bridge.tap_port,
-        disabled: no_fastdp(config),
+        disabled: no_fastdp(config, can_encrypt),
         lacks_vxlan,
         is_private: !config.passwords.is_empty(),
+        trusted: config.trusted_subnets.iter().map(|subnet| subnet.net()).collect(),
+        can_encrypt,
+        rekey: RekeyConfig::with_max_age(config.rekey_after),
         plans: plans_receiver,
     })
     .await?;
@@ -269,10 +273,10 @@ async fn serve(
         subject: Subject::new(config),
         logging: around.logging.clone(),
     }));
-    let (stop_engine, engine_stopped) = tokio::sync::oneshot::channel::<()>();
+    let (stop_engine, engine_stopped) = tokio::sync::oneshot::channel();
     let running = tokio::spawn(engine.run(sources, async move {
-        // A dropped sender means the same.
-        let _ = engine_stopped.await;
+        // A dropped sender is one that failed.
+        engine_stopped.await.unwrap_or(Ending::Stop)
     }));
     tokio::spawn(Arc::clone(&linker).accept_all());
     ops.restore().await?;
@@ -311,7 +315,7 @@ async fn serve(
         task.abort();
     }
     let _ = stop_control.send(());
-    let _ = stop_engine.send(());
+    let _ = stop_engine.send(*result.as_ref().unwrap_or(&Ending::Stop));
     let _ = controlling.await;
     if !running.is_finished() {
         running.await.context("the engine panicked")??;
@@ -358,14 +362,24 @@ async fn ask_for_listeners(mut querier: Querier, engine: Handle) {
 }
 
 /// Why no link can be carried by the kernel, if none can.
-fn no_fastdp(config: &Config) -> Option<&'static str> {
+fn no_fastdp(config: &Config, can_encrypt: bool) -> Option<&'static str> {
     if !config.fastdp {
         Some("--no-fastdp was given")
-    } else if !config.passwords.is_empty() && config.trusted_subnets.is_empty() {
-        Some("fastdp is not encrypted, and this link has to be")
+    } else if !config.passwords.is_empty() && config.trusted_subnets.is_empty() && !can_encrypt {
+        Some(fastdp::CANNOT_ENCRYPT)
     } else {
         None
     }
+}
+
+/// Whether the kernel is asked to encrypt what it carries, and can; said once if not.
+fn can_encrypt(config: &Config) -> bool {
+    if config.passwords.is_empty() || !config.fastdp {
+        return false;
+    }
+    fastdp::can_encrypt()
+        .inspect_err(|error| tracing::info!(%error, "the tunnel carries what is to be encrypted"))
+        .is_ok()
 }
 
 /// Looked at once: a module that is loaded later serves from the next start on.

@@ -57,6 +57,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SUBNETS", value_delimiter = ',', help_heading = "Mesh")]
     pub(crate) trusted_subnets: Vec<String>,
 
+    /// Change the keys with which the kernel encrypts after this many seconds
+    #[arg(long, default_value_t = 3600, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Mesh")]
+    pub(crate) rekey_after: u32,
+
     /// Stop connecting at this many links; 0 is no limit
     #[arg(long, default_value_t = 200, value_name = "N", help_heading = "Mesh")]
     pub(crate) conn_limit: usize,

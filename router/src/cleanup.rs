@@ -32,7 +32,7 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<Removed> {
         interfaces.push(config.bridge.clone());
     }
     nft::remove()?;
-    fastdp::remove_guard()?;
+    fastdp::remove_protection()?;
     PortGuard::remove()?;
     let run_dir = config.listen_api.socket.parent().unwrap_or_else(|| Path::new("/")).to_owned();
     drop(control);

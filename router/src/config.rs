@@ -35,6 +35,8 @@ pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) passwords: Vec<Password>,
     pub(crate) trusted_subnets: Vec<Subnet>,
+    /// How long the kernel encrypts with one key.
+    pub(crate) rekey_after: Duration,
     pub(crate) conn_limit: usize,
     pub(crate) discovery: bool,
     pub(crate) resume: bool,
@@ -93,6 +95,7 @@ impl Config {
                 "--trusted-subnets",
                 args.trusted_subnets.iter().map(String::as_str),
             )?,
+            rekey_after: Duration::from_secs(args.rekey_after.into()),
             conn_limit: args.conn_limit,
             discovery: !args.no_discovery,
             resume: args.resume,

@@ -20,6 +20,8 @@ pub(crate) struct Subject {
     pub(crate) bridge: String,
     pub(crate) db_prefix: PathBuf,
     pub(crate) fastdp: bool,
+    /// Whether what the kernel carries has to be encrypted: there is a password.
+    pub(crate) is_private: bool,
 }
 
 impl Subject {
@@ -29,6 +31,7 @@ impl Subject {
             bridge: config.bridge.clone(),
             db_prefix: config.db_prefix.clone(),
             fastdp: config.fastdp,
+            is_private: !config.passwords.is_empty(),
         }
     }
 }

@@ -23,15 +23,16 @@ use weave_api::ApiError;
 use weave_datapath::Plan;
 use weave_ipam::{Reply, RequestId};
 use weave_mesh::{DialId, Overlay, OverlayKind};
-use weave_model::LinkId;
+use weave_model::{LinkId, PeerName};
 use weave_node::{Node, Output};
 use weave_worker::{WorkerEvent, Workers};
 
 pub(crate) use self::counters::{ByWords, Counters, WAIT_BUCKETS};
 use self::{links::LiveLink, waiting::Waiting};
 use crate::{
+    app::Ending,
     clock,
-    fastdp::{Fastdp, Vouch},
+    fastdp::{Fastdp, KeyInUse, Vouch},
     labels::with_nicknames,
     mark::MarkFile,
     ops,
@@ -172,15 +173,15 @@ impl Engine {
     pub(crate) async fn run(
         mut self,
         mut sources: Sources,
-        stop: impl Future<Output = ()>,
+        stop: impl Future<Output = Ending>,
     ) -> anyhow::Result<()> {
         tokio::pin!(stop);
         self.carry_out()?;
-        loop {
+        let ending = loop {
             let deadline = self.node.poll_timeout();
             tokio::select! {
                 biased;
-                () = &mut stop => break,
+                ending = &mut stop => break ending,
                 () = sleep_until(deadline.map(|(at, _)| at)) => self.node.handle_timeout(clock::now()),
                 Some(event) = sources.workers.recv() => self.on_worker(event),
                 Some(vouch) = sources.fastdp.recv() => self.on_vouch(vouch),
@@ -194,8 +195,8 @@ impl Engine {
             }
             self.carry_out()?;
             self.tell_waiting();
-        }
-        self.close_all();
+        };
+        self.close_all(ending);
         Ok(())
     }
 
@@ -225,6 +226,16 @@ impl Engine {
             any = true;
         }
         any
+    }
+
+    /// With which key the kernel encrypts what leaves for a peer, if it does.
+    pub(crate) fn key_of(&self, peer: PeerName) -> Option<KeyInUse> {
+        self.links_to(peer).find_map(|link| self.fastdp.key_of(link))
+    }
+
+    /// How often such a key was changed.
+    pub(crate) fn key_changes(&self) -> u64 {
+        self.fastdp.key_changes()
     }
 
     /// Heartbeats of the kernel's paths: sent, and heard.

@@ -11,25 +11,45 @@ mod adoption;
 mod devices;
 mod guard;
 mod keeper;
+mod lookout;
 mod pulse;
+mod shield;
 mod suspect;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
+use ipnet::IpNet;
 use tokio::{
     sync::{mpsc, watch},
     task::AbortHandle,
 };
-use weave_datapath::Plan;
+use weave_datapath::{Plan, RekeyConfig};
 use weave_hostnet::{Host, LinkIndex};
 use weave_model::{LinkId, PeerName};
 
-use self::{adoption::Adoption, devices::Devices, guard::Guard, keeper::Keeper, pulse::Pulse};
-pub(crate) use self::{guard::remove as remove_guard, pulse::Vouch};
+use self::{
+    adoption::Adoption,
+    devices::Devices,
+    guard::Guard,
+    keeper::Keeper,
+    pulse::Pulse,
+    shield::{Known, Shield},
+};
+pub(crate) use self::{
+    pulse::Vouch,
+    shield::{KeyInUse, Protection, can_encrypt},
+};
+
+/// Why the kernel does not carry a link that has to be encrypted.
+pub(crate) const CANNOT_ENCRYPT: &str =
+    "fastdp is not encrypted here: this kernel lacks ESP (`weave doctor` says what is missing)";
 
 /// UDP port of VXLAN, as Weave Net has always used.
 const PORT: u16 = 6784;
@@ -40,9 +60,10 @@ const ORDERS: usize = 4096;
 pub(crate) struct Candidate {
     pub(crate) link: LinkId,
     pub(crate) peer: PeerName,
-    pub(crate) remote: std::net::IpAddr,
+    pub(crate) remote: IpAddr,
     pub(crate) send_key: [u8; 32],
     pub(crate) receive_key: [u8; 32],
+    pub(crate) protection: Protection,
 }
 
 /// What the engine tells the pulse.
@@ -58,6 +79,8 @@ pub(crate) struct Fastdp {
     events: mpsc::UnboundedSender<Vouch>,
     /// Why the kernel is to carry nothing, if so.
     disabled: Option<&'static str>,
+    can_encrypt: bool,
+    keys: Arc<Known>,
     lacks_vxlan: bool,
     beats: Arc<Beats>,
 }
@@ -82,6 +105,12 @@ pub(crate) struct Setup {
     pub(crate) lacks_vxlan: bool,
     /// Whether nobody may send frames to containers who is not in the mesh: there is a password.
     pub(crate) is_private: bool,
+    /// With whom it may be in the clear all the same, if they agree.
+    pub(crate) trusted: Vec<IpNet>,
+    /// Whether the kernel can encrypt what it carries.
+    pub(crate) can_encrypt: bool,
+    /// When keys are changed.
+    pub(crate) rekey: RekeyConfig,
     pub(crate) plans: watch::Receiver<Arc<Plan>>,
 }
 
@@ -94,15 +123,43 @@ pub(crate) struct Tasks {
 impl Fastdp {
     /// Makes both ends. Touches the kernel only to look, or to remove devices that are not to be used any more.
     pub(crate) async fn new(setup: Setup) -> anyhow::Result<(Self, Tasks, mpsc::UnboundedReceiver<Vouch>)> {
-        let Setup { host, local, bridge, bridge_mtu, tap_port, disabled, lacks_vxlan, is_private, plans } =
-            setup;
-        if disabled.is_some() {
+        let Setup {
+            host,
+            local,
+            bridge,
+            bridge_mtu,
+            tap_port,
+            disabled,
+            lacks_vxlan,
+            is_private,
+            trusted,
+            can_encrypt,
+            rekey,
+            plans,
+        } = setup;
+        let is_shielded = is_private && can_encrypt && disabled.is_none();
+        // What an earlier run sent encrypted must not go on in the clear.
+        if disabled.is_some() || !is_shielded && shield::is_left()? {
             host.remove_datapath().await?;
+        }
+        if disabled.is_some() {
             guard::remove()?;
         }
-        let guard = Guard::new(is_private);
-        let devices = Arc::new(Devices::new(host.clone(), bridge, guard, bridge_mtu, local));
-        let adoption = Adoption::look(&devices).await?;
+        if !is_shielded {
+            shield::remove()?;
+        }
+        let shield = Shield::new(is_shielded, rekey)?;
+        let guard = Guard::new(is_private, is_shielded);
+        if is_shielded {
+            guard.close(&shield)?;
+        }
+        let keys = shield.known();
+        let devices = Arc::new(Devices::new(host.clone(), bridge, guard, shield, bridge_mtu, local));
+        let may_stay = |remote: IpAddr| !is_private || trusted.iter().any(|subnet| subnet.contains(&remote));
+        if is_shielded {
+            lookout::start(&devices)?;
+        }
+        let adoption = Adoption::look(&devices, may_stay).await?;
         let (orders, orders_receiver) = mpsc::channel(ORDERS);
         let (events, events_receiver) = mpsc::unbounded_channel();
         let keeper = Keeper::new(Arc::clone(&devices), tap_port, plans, adoption);
@@ -110,12 +167,31 @@ impl Fastdp {
         let pulse = disabled.is_none().then(|| {
             Pulse::new(Arc::clone(&devices), local, orders_receiver, events.clone(), Arc::clone(&beats))
         });
-        Ok((Self { orders, events, disabled, lacks_vxlan, beats }, Tasks { keeper, pulse }, events_receiver))
+        Ok((
+            Self { orders, events, disabled, can_encrypt, lacks_vxlan, keys, beats },
+            Tasks { keeper, pulse },
+            events_receiver,
+        ))
     }
 
     /// Why no link of this router is carried by the kernel, if none is.
     pub(crate) fn disabled(&self) -> Option<&'static str> {
         self.disabled.or_else(|| self.lacks_vxlan.then_some("this host's kernel has no VXLAN"))
+    }
+
+    /// Whether the kernel can encrypt what it carries.
+    pub(crate) const fn can_encrypt(&self) -> bool {
+        self.can_encrypt
+    }
+
+    /// With which key a link's frames leave, when the kernel encrypts them.
+    pub(crate) fn key_of(&self, link: LinkId) -> Option<KeyInUse> {
+        self.keys.in_use(link)
+    }
+
+    /// How often a link went over to its next key.
+    pub(crate) fn key_changes(&self) -> u64 {
+        self.keys.changes()
     }
 
     /// How many heartbeats were sent, and heard.
@@ -150,6 +226,12 @@ impl Fastdp {
             tracing::error!("the heartbeats of the kernel's path have stopped");
         }
     }
+}
+
+/// Takes the rules and keys for the VXLAN port away.
+pub(crate) fn remove_protection() -> anyhow::Result<()> {
+    let (rules, keys) = (guard::remove(), shield::remove());
+    rules.and(keys)
 }
 
 impl Tasks {

@@ -26,6 +26,7 @@ struct Snapshot {
     engine: engine::Counters,
     /// Sent, and heard.
     heartbeats: (u64, u64),
+    key_changes: u64,
     mesh: weave_mesh::Counters,
     /// Facts of all routers that are held here.
     facts: usize,
@@ -66,6 +67,7 @@ impl Snapshot {
         Self {
             engine: engine.counters.clone(),
             heartbeats: engine.heartbeats(),
+            key_changes: engine.key_changes(),
             mesh: mesh.counters,
             facts: mesh.facts,
             worker: engine.workers.counters(),
@@ -149,6 +151,9 @@ impl Snapshot {
         let mut beats = out.counter("weave_fastdp_heartbeats", "Heartbeats over the kernel's paths")?;
         beats.put(&[("direction", "sent".to_owned())], self.heartbeats.0)?;
         beats.put(&[("direction", "received".to_owned())], self.heartbeats.1)?;
+        let mut keys =
+            out.counter("weave_fastdp_rekeys", "Keys with which the kernel encrypts that were changed")?;
+        keys.put(&[], self.key_changes)?;
         let mut mtu = out.gauge("weave_link_mtu_bytes", "Largest packet that a link carries")?;
         for (link, peer) in up() {
             if let Some(bytes) = link.mtu {

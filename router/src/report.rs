@@ -4,8 +4,8 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use weave_api::{
     ApiError, BroadcastRoute, ConnectionReport, ConnectionState, ContainerReport, DnsEntry, DnsReport,
-    ElectionReport, ErrorCode, IpamReport, Overlay, OwnerReport, PeerConnection, PeerReport, PendingReport,
-    Problem, Report, Retry, RouterReport, Severity, UnicastRoute,
+    ElectionReport, ErrorCode, IpamReport, KernelKey, Overlay, OwnerReport, PeerConnection, PeerReport,
+    PendingReport, Problem, Report, Retry, RouterReport, Severity, UnicastRoute,
 };
 use weave_ipam::{ElectionStatus, IpamStatus, OwnerStatus};
 use weave_mesh::{ConnectionStatus, MeshStatus, OverlayKind, PeerStatus};
@@ -218,11 +218,25 @@ fn connection(engine: &Engine, status: &ConnectionStatus, now: Instant) -> Conne
         nickname: status.peer.map(|_| status.nickname.clone()),
         mtu: status.mtu,
         rtt_us: status.rtt.and_then(|rtt| u64::try_from(rtt.as_micros()).ok()),
+        kernel_key: status
+            .peer
+            .filter(|_| status.overlay == Some(OverlayKind::Fastdp))
+            .and_then(|peer| kernel_key(engine, peer, now)),
         clock_skew_ms: status.peer.and_then(|peer| engine.skew_of(peer)),
         since_s: status.since.as_secs(),
         info: info(status),
         retry,
     }
+}
+
+/// With what the kernel encrypts what leaves for a peer, if it does.
+pub(crate) fn kernel_key(engine: &Engine, peer: PeerName, now: Instant) -> Option<KernelKey> {
+    let key = engine.key_of(peer)?;
+    Some(KernelKey {
+        cipher: key.cipher.to_string(),
+        number: key.number,
+        age_s: now.saturating_duration_since(key.since).as_secs(),
+    })
 }
 
 /// Why a connection is not as good as it could be.

@@ -6,6 +6,9 @@ use anyhow::{Context as _, Result};
 
 use crate::lab::{Container, Host};
 
+/// The port of VXLAN (RFC 7348).
+const PORT: u16 = 4789;
+
 /// One end of a hand-made VXLAN: `container veth - bridge - vxlan - underlay`.
 #[derive(Debug)]
 pub struct Vxlan {
@@ -26,6 +29,31 @@ impl Vxlan {
     pub fn between(a: &Host, b: &Host, vni: u8, mtu: u16) -> Result<[Self; 2]> {
         let (to_a, to_b) = (a.address()?.into(), b.address()?.into());
         Ok([Self::end(a, to_b, vni, mtu)?, Self::end(b, to_a, vni, mtu)?])
+    }
+
+    /// As [`Self::between`], encrypted by the kernel: ESP in transport mode for the port of VXLAN, AES-256-GCM, a key for each
+    /// direction that nobody changes.
+    ///
+    /// # Errors
+    /// When the kernel refuses a device, a key or a policy.
+    pub fn encrypted_between(a: &Host, b: &Host, vni: u8, mtu: u16) -> Result<[Self; 2]> {
+        let (a_address, b_address) = (a.address()?, b.address()?);
+        for (host, here, there) in [(a, a_address, b_address), (b, b_address, a_address)] {
+            for (number, (from, to)) in [(1, (a_address, b_address)), (2, (b_address, a_address))] {
+                let key = format!("0x{}", format!("{number:02x}").repeat(36));
+                host.run(&format!(
+                    "ip xfrm state add src {from} dst {to} proto esp spi {number:#x} reqid 1 mode transport \
+                     replay-window 128 flag esn aead rfc4106(gcm(aes)) {key} 128"
+                ))?;
+            }
+            for (direction, from, to) in [("out", here, there), ("in", there, here)] {
+                host.run(&format!(
+                    "ip xfrm policy add src {from}/32 dst {to}/32 proto udp dport {PORT} dir {direction} \
+                     tmpl proto esp reqid 1 mode transport"
+                ))?;
+            }
+        }
+        Self::between(a, b, vni, mtu)
     }
 
     /// Builds both ends between `a` and `b`, which reach each other over `relay` only: it has a tunnel to each (with
@@ -75,7 +103,7 @@ fn bridge(host: &Host, net: u8, mtu: u16) -> Result<()> {
 /// A tunnel to `there`, on the bridge of network `net`.
 fn tunnel(host: &Host, there: IpAddr, net: u8, vni: u8, mtu: u16) -> Result<()> {
     host.ip(&format!(
-        "link add vxlan{vni} type vxlan id {vni} remote {there} dstport 4789\n\
+        "link add vxlan{vni} type vxlan id {vni} remote {there} dstport {PORT}\n\
          link set vxlan{vni} master brvx{net} mtu {mtu} up\n"
     ))
 }

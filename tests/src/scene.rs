@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use weave_api::{ConnectionState, Exit, Report};
 use weave_model::Mac;
 
-pub use open::{await_overlay, is_all, links, open, start_open};
+pub use open::{await_overlay, is_all, kernel_encrypts, links, open, start_open};
 
 use crate::{
     clock::{Look, wait_until},

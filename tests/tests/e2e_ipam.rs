@@ -178,6 +178,50 @@ fn a_host_that_is_gone_for_good_is_removed_by_its_nickname() -> Result<()> {
     })
 }
 
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn who_is_waited_for_is_said_in_the_status_to_the_user_and_in_the_log() -> Result<()> {
+    play("who_is_waited_for_is_said_in_the_status_to_the_user_and_in_the_log", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 3] = hosts(&mut lab)?;
+        let mut routers = start_all(programs, &hosts[..2], |host| {
+            let peers: &[&Host] = if host.number() == 1 { &[] } else { &[&hosts[0], &hosts[2]] };
+            settings(5, peers, &[])
+        })?;
+        await_mesh(&routers, 1)?;
+        let lines = |router: &Router<'_>| -> Result<Vec<String>> {
+            Ok(router.tell("status ipam")?.lines().map(str::to_owned).collect())
+        };
+        let [own, other] = [1, 0].map(|n: usize| format!("{}(h{})", report_name(&routers[n]), n + 1));
+        let never_met = format!("not heard: {}", hosts[2].address()?);
+        let shown = lines(&routers[1])?;
+        ensure!(shown[..2] == ["idle".to_owned(), format!("heard: {own}, {other}")], "{shown:?}");
+        ensure!(
+            shown[2].starts_with(&never_met) && shown[3].starts_with("1 more must be heard"),
+            "{shown:?}"
+        );
+        // Who was met is named when it is gone.
+        routers[0].kill()?;
+        await_report("the loss of a peer", &routers[1], |report| {
+            report.ipam.iter().flat_map(|ipam| &ipam.election).all(|vote| vote.heard.len() == 1)
+        })?;
+        let output = tool::output(routers[1].weave().args(["prime", "--timeout", "4"]))?;
+        ensure!(output.status.code() == Some(Exit::Deadline.code().into()), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let (waited, ended) = said.split_once('\n').context("a line while it waits, and one at the end")?;
+        for line in [waited, ended] {
+            for text in ["awaiting consensus (quorum: 3, known: 1); not heard: ", &other] {
+                ensure!(line.contains(text), "no {text:?} in {said}");
+            }
+        }
+        let log = routers[1].log();
+        let line = log.lines().find(|line| line.contains("addresses are waited for")).context("no line")?;
+        ensure!(line.contains("quorum: 3, known: 1") && line.contains(&other), "{line}");
+        routers.remove(0);
+        finish(routers)
+    })
+}
+
 fn report_name(router: &Router<'_>) -> weave_model::PeerName {
     weave_model::PeerName([2, 0, 0, 0, 0, router.host().number()])
 }

@@ -90,6 +90,59 @@ fn names_are_answered_on_every_host_over_udp_and_tcp_and_go_with_their_container
 
 #[test]
 #[ignore = "needs network namespaces: run with cargo xtask test"]
+fn a_name_that_comes_and_goes_again_and_again_is_what_it_is_now() -> Result<()> {
+    play("a_name_that_comes_and_goes_again_and_again_is_what_it_is_now", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 3] = hosts(&mut lab)?;
+        let routers = routers(programs, &hosts, &[])?;
+        await_mesh(&routers, 3)?;
+        let all = routers.iter().map(|router| attach(router, "c1", "")).collect::<Result<Vec<_>>>()?;
+        let addresses: Vec<String> = all.iter().map(|one| one.address().to_string()).collect();
+        let seen_as = |wanted: &[&str]| -> Result<()> {
+            hosts.iter().try_for_each(|host| await_answer(host, "@127.0.0.1 web.weave.local. A", wanted))
+        };
+        for _ in 0..5 {
+            let mut there: Vec<&str> = Vec::new();
+            for ((router, one), address) in routers.iter().zip(&all).zip(&addresses) {
+                router.tell(&format!("dns-add {} -h web.weave.local", one.id))?;
+                there.push(address);
+                seen_as(&there)?;
+            }
+            for (router, one) in routers.iter().zip(&all) {
+                router.tell(&format!("dns-remove {}", one.id))?;
+                there.remove(0);
+                seen_as(&there)?;
+            }
+        }
+        finish(routers)
+    })
+}
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn a_container_without_names_has_none_and_can_ask_for_those_of_others() -> Result<()> {
+    play("a_container_without_names_has_none_and_can_ask_for_those_of_others", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 2] = hosts(&mut lab)?;
+        let routers = routers(programs, &hosts, &[])?;
+        await_mesh(&routers, 1)?;
+        let quiet = attach(&routers[0], "c1", "--without-dns --name quiet")?;
+        let web = attach(&routers[1], "c1", "--name web")?;
+        let server = routers[0].tell("expose")?;
+        let place: &Place = &quiet.container;
+        await_answer(place, &format!("@{server} web.weave.local. A"), &[&web.address().to_string()])?;
+        for host in &hosts {
+            ensure!(status(host, "@127.0.0.1 quiet.weave.local. A")? == "NXDOMAIN");
+        }
+        await_answer(&hosts[0], &format!("@127.0.0.1 {}", reverse(quiet.address())), &[])?;
+        let said = refused(&routers[0], &format!("attach --add-host=x:1.2.3.4 {}", quiet.id), Exit::Usage)?;
+        ensure!(said.contains("names are answered by DNS"), "{said}");
+        finish(routers)
+    })
+}
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
 fn the_names_of_a_peer_that_dies_go_and_are_back_with_it() -> Result<()> {
     play("the_names_of_a_peer_that_dies_go_and_are_back_with_it", |programs| {
         let mut lab = lab()?;

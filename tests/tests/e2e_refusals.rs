@@ -205,6 +205,9 @@ fn a_store_that_is_not_this_routers_is_refused_and_left_as_it_is() -> Result<()>
             format!("--run-dir=/run/r --db-prefix={} --no-dns --name 02:00:00:00:00:77", own.display()),
             "02:00:00:00:00:01",
         )?;
+        // Its own, for other ranges.
+        let ranges = "--name 02:00:00:00:00:01 --ipalloc-range=10.99.0.0/16";
+        refuses(format!("--run-dir=/run/r --db-prefix={} --no-dns {ranges}", own.display()), "10.32.0.0/12")?;
         // Somebody else's.
         fs::create_dir_all(directory.join("photos-data"))?;
         fs::write(directory.join("photos-data/holiday.jpg"), "smile")?;

@@ -21,7 +21,7 @@ use crate::screen::say;
 /// What the guest's last line begins with; the exit code follows.
 const VERDICT: &str = "guest-verdict:";
 /// How long all tests together may take. An emulated processor is some twenty times slower than this one.
-const LIMIT_S: u32 = 900;
+const LIMIT_S: u32 = 2400;
 
 /// Programs of the tests and of the lab; whatever else a script calls is busybox's.
 const TOOLS: [&str; 14] = [
@@ -42,7 +42,7 @@ const MODULE_TREES: [&str; 5] = ["net", "crypto", "arch/x86/crypto", "lib", "dri
 
 /// The first process of the guest.
 const INIT: &str = r#"#!/bin/busybox sh
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root RUST_BACKTRACE=1
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root RUST_BACKTRACE=1 WEAVE_BIN_DIR=/target/debug
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run /root /var/tmp
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sysfs /sys
@@ -71,8 +71,9 @@ pub(crate) struct Tests {
     pub(crate) filter: &'static str,
 }
 
-/// Runs `tests` in a guest with the newest kernel of this series.
-pub(crate) fn run(series: &str, tests: &[Tests], only: Option<&str>) -> Result<()> {
+/// Runs `tests` in a guest with the newest kernel of this series; `told` gets what it says, line by line.
+pub(crate) fn run(series: &str, tests: &[Tests], only: Option<&str>, told: impl FnMut(&str)) -> Result<()> {
+    build_programs()?;
     let guest = target_directory()?.join("guest");
     fs::create_dir_all(&guest)?;
     need_programs()?;
@@ -83,12 +84,23 @@ pub(crate) fn run(series: &str, tests: &[Tests], only: Option<&str>) -> Result<(
         let program = built_test(one)?;
         let name = program.file_name().context("a test program has a name")?.to_string_lossy().into_owned();
         let filter = only.unwrap_or(one.filter);
-        commands +=
-            &format!("/target/debug/deps/{name} {filter} --include-ignored --test-threads=1 || code=1\n");
+        commands += &format!(
+            "/target/debug/deps/{name} {filter} --include-ignored --nocapture --test-threads=1 || code=1\n"
+        );
         programs.insert(program);
     }
     let image = assemble(&guest, &kernel, &programs, &commands)?;
-    boot(&kernel, &image)
+    boot(&kernel, &image, told)
+}
+
+/// What the guest's tests start besides themselves.
+fn build_programs() -> Result<()> {
+    let _weaver_and_weave = weave_tests::product::Programs::build(weave_tests::product::Profile::Dev)?;
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let status = cargo.args(["build", "--quiet", "--package", "weave-tests", "--bins"]).status()?;
+    ensure!(status.success(), "the traffic generator does not build");
+    Ok(())
 }
 
 /// A kernel of Debian's, unpacked.
@@ -181,6 +193,10 @@ fn assemble(guest: &Path, kernel: &Kernel, tests: &BTreeSet<PathBuf>, commands: 
         let from = which(tool)?;
         put(&root, &from, &Path::new("/usr/sbin").join(tool))?;
     }
+    let debug = target_directory()?.join("debug");
+    for name in ["weaver", "weave", "weave-lab"] {
+        put(&root, &debug.join(name), &Path::new("/target/debug").join(name))?;
+    }
     for test in tests {
         let name = test.file_name().context("a test program has a name")?;
         put(&root, test, &Path::new("/target/debug/deps").join(name))?;
@@ -243,7 +259,7 @@ fn modules(kernel: &Kernel, root: &Path) -> Result<()> {
 }
 
 /// Boots, shows what the guest says, and takes its verdict.
-fn boot(kernel: &Kernel, image: &Path) -> Result<()> {
+fn boot(kernel: &Kernel, image: &Path, mut told: impl FnMut(&str)) -> Result<()> {
     let mut qemu = Command::new("timeout");
     qemu.arg(LIMIT_S.to_string()).arg("qemu-system-x86_64");
     // `rep movsb` is slow where it is emulated; without it the guest copies several times faster.
@@ -258,7 +274,7 @@ fn boot(kernel: &Kernel, image: &Path) -> Result<()> {
         let line = line.context("the guest said something that is no text")?;
         match line.trim().strip_prefix(VERDICT) {
             Some(code) => verdict = Some(code.trim().to_owned()),
-            None => say(line.trim_end()),
+            None => told(line.trim_end()),
         }
     }
     let status = running.wait()?;

@@ -41,6 +41,19 @@ struct Check {
     is_quick: bool,
 }
 
+impl Check {
+    fn run(&self) -> Result<()> {
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).args(self.command.split(' '));
+        let status = command.status().context("cannot run cargo")?;
+        if !status.success() {
+            bail!("{} failed: cargo {}", self.title, self.command);
+        }
+        Ok(())
+    }
+}
+
 /// Everything that is run. Namespace tests fail where namespaces cannot be made: a test that cannot run has not passed.
 const CHECKS: [Check; 7] = [
     Check { title: "formatting", command: "fmt --all --check", is_quick: true },
@@ -119,9 +132,28 @@ const KUBERNETES: [Check; 2] = [
     },
 ];
 
+/// What `--guest` begins with: its tests are built for it alone.
+const GUEST_LINTS: Check = Check {
+    title: "lints of the tests in the guest",
+    command: "clippy --quiet --package weave-tests --features guest --tests -- --deny warnings",
+    is_quick: false,
+};
+
 /// What `--guest` runs.
-const GUEST: [guest::Tests; 1] =
-    [guest::Tests { package: "weave-hostnet", features: "", target: "netns", filter: "esp::" }];
+const GUEST: [guest::Tests; 8] = [
+    guest::Tests { package: "weave-hostnet", features: "", target: "netns", filter: "esp::" },
+    guest::Tests { package: "weave-tests", features: "guest", target: "e2e_esp", filter: "--skip by_hand" },
+    end_to_end("e2e_fastdp"),
+    end_to_end("e2e_secrecy"),
+    end_to_end("e2e_flooding"),
+    end_to_end("e2e_sizes"),
+    end_to_end("e2e_relay"),
+    end_to_end("e2e_ipv6"),
+];
+
+const fn end_to_end(target: &'static str) -> guest::Tests {
+    guest::Tests { package: "weave-tests", features: "guest", target, filter: "" }
+}
 
 /// A program that nodes of `--kubernetes` need, and the Debian package that has it.
 const NEEDED_BY_NODES: [(&str, &str); 7] = [
@@ -152,7 +184,8 @@ impl Test {
     pub(crate) fn run(&self) -> Result<std::process::ExitCode> {
         let start = weave_tests::clock::now();
         if self.guest {
-            guest::run(&self.kernel, &GUEST, self.only.as_deref())?;
+            GUEST_LINTS.run()?;
+            guest::run(&self.kernel, &GUEST, self.only.as_deref(), say)?;
             say(&format!("all tests passed in the guest in {:.0} s", start.elapsed().as_secs_f64()));
             return Ok(std::process::ExitCode::SUCCESS);
         }
@@ -170,13 +203,7 @@ impl Test {
         };
         for (number, check) in chosen.iter().enumerate() {
             say(&format!("[{}/{}] {}", number + 1, chosen.len(), check.title));
-            let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-            let mut command = Command::new(cargo);
-            command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).args(check.command.split(' '));
-            let status = command.status().context("cannot run cargo")?;
-            if !status.success() {
-                bail!("{} failed: cargo {}", check.title, check.command);
-            }
+            check.run()?;
         }
         say(&format!("all {} checks passed in {:.0} s", chosen.len(), start.elapsed().as_secs_f64()));
         Ok(std::process::ExitCode::SUCCESS)

@@ -304,7 +304,8 @@ impl World {
     pub(crate) fn settle_own(&mut self) {
         for index in 0..self.nodes.len() {
             let Some(ipam) = &self.nodes[index].ipam else { continue };
-            if self.nodes[index].slot != index {
+            // Who has a clone must not say that what the earlier store had is gone.
+            if self.is_doubled(index) {
                 continue;
             }
             if ipam.status().problems.iter().any(|p| matches!(p, Problem::PredecessorUnsettled { .. })) {

@@ -54,7 +54,7 @@ pub(crate) struct World {
     pub(crate) forgotten: BTreeSet<(usize, u64)>,
     /// Stores are lost even where nobody else knows what they knew.
     pub(crate) is_merciless: bool,
-    /// No process dies: set while it is checked how full the range can be before anything has failed.
+    /// The range is being filled, to count how much of it is given: while it is, no process dies.
     pub(crate) is_sound: bool,
     deeds_end: Instant,
     pub(crate) granted: u64,

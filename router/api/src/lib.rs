@@ -44,8 +44,8 @@ pub use pod::{
 pub use repair::{RepairClaim, RepairRequest, RepairResponse, RingMeeting, RingSide};
 pub use report::{
     BroadcastRoute, ConnectionReport, ConnectionState, ContainerReport, Counters, DataPlaneReport, DnsEntry,
-    DnsReport, ElectionReport, IpamReport, LinkReport, Overlay, OwnerReport, PeerConnection, PeerReport,
-    PendingReport, Problem, Report, Retry, RouterReport, Severity, UnicastRoute,
+    DnsReport, ElectionReport, IpamReport, KernelKey, LinkReport, Overlay, OwnerReport, PeerConnection,
+    PeerReport, PendingReport, Problem, Report, Retry, RouterReport, Severity, UnicastRoute,
 };
 pub use request::{
     AddressesResponse, AllocateRequest, AttachRequest, AttachResponse, ClaimRequest, ConnectRequest,

@@ -194,6 +194,9 @@ pub struct ConnectionReport {
     /// Smoothed round-trip time, microseconds.
     #[serde(default)]
     pub rtt_us: Option<u64>,
+    /// With what the kernel encrypts frames that leave, when it carries and encrypts them.
+    #[serde(default)]
+    pub kernel_key: Option<KernelKey>,
     /// How far the clock of its host is ahead of ours, milliseconds; negative when behind. Nothing depends on it.
     #[serde(default)]
     pub clock_skew_ms: Option<i64>,
@@ -206,6 +209,17 @@ pub struct ConnectionReport {
     /// When it is tried again.
     #[serde(default)]
     pub retry: Option<Retry>,
+}
+
+/// A key with which the kernel encrypts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelKey {
+    /// Name of the algorithm.
+    pub cipher: String,
+    /// How many keys the link had before this one.
+    pub number: u32,
+    /// Seconds since it is in use.
+    pub age_s: u64,
 }
 
 /// The next hop towards a peer.

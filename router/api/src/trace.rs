@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use weave_model::{ContainerId, Mac, PeerName};
 
-use crate::{Call, Overlay};
+use crate::{Call, KernelKey, Overlay};
 
 /// Asks where an address, a name or an Ethernet address is, and how frames get there from here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +70,9 @@ pub struct HopTrace {
     /// Whether frames are encrypted; known of our own links only.
     #[serde(default)]
     pub encrypted: Option<bool>,
+    /// With what the kernel encrypts frames that leave, when it carries and encrypts them; known of our own links only.
+    #[serde(default)]
+    pub kernel_key: Option<KernelKey>,
     /// Bytes of the largest packet; known of our own links only.
     #[serde(default)]
     pub mtu: Option<u16>,

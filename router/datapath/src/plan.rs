@@ -53,6 +53,19 @@ impl Family {
         };
         ip + 8 + 8 + 14
     }
+
+    /// The largest overlay packet that an underlay's packet of `underlay` bytes holds. ESP takes a header of 8 bytes, 8 of nonce, a tag of 16,
+    /// 2 of trailer, and pads to a multiple of 4 (RFC 4303, RFC 4106); what it encrypts begins with UDP's header.
+    #[must_use]
+    pub const fn capacity(self, underlay: u16, is_encrypted: bool) -> u16 {
+        let clear = underlay.saturating_sub(self.overhead());
+        if !is_encrypted {
+            return clear;
+        }
+        let ip = self.overhead() - 30;
+        let encrypted = underlay.saturating_sub(ip + 8 + 8 + 16) / 4 * 4;
+        encrypted.saturating_sub(30 + 2)
+    }
 }
 
 /// The port of the bridge that leads to a station elsewhere.

@@ -12,13 +12,13 @@
 //! * A former epoch is taken for a while after the other end was seen to have left it, for packets on their way.
 //! * If the other end's router dies while its kernel goes on, its sending epoch stays, and we move on once at most: both
 //!   directions keep working.
-//! * A key is put into the kernel once. One that somebody removed is not made again: its numbers would begin anew.
+//! * A key to send with is put into the kernel once. One that somebody removed is not made again: its numbers would begin anew.
 //!
 //! Every change leaves at least [`RekeyConfig::pace`] between two epochs, several times the time between two looks at the
 //! counters.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     ops::RangeInclusive,
     time::{Duration, Instant},
 };
@@ -34,6 +34,26 @@ pub struct RekeyConfig {
     pub pace: Duration,
     /// For how long a former key is taken after the other end was seen to have left it.
     pub overlap: Duration,
+}
+
+impl RekeyConfig {
+    /// Keys that are used for `max_age`; what else there is as it is by default, or shorter where that is short.
+    #[must_use]
+    pub fn with_max_age(max_age: Duration) -> Self {
+        let usual = Self::default();
+        Self {
+            max_age,
+            pace: usual.pace.min(max_age),
+            overlap: usual.overlap.min(max_age.saturating_mul(2)),
+            ..usual
+        }
+    }
+
+    /// How often it has to be looked at the counters, so that every change is seen well before the next.
+    #[must_use]
+    pub fn look(&self) -> Duration {
+        self.pace / 4
+    }
 }
 
 impl Default for RekeyConfig {
@@ -58,8 +78,8 @@ pub struct Rekey {
     seen: Option<u32>,
     /// The oldest epoch that is taken.
     oldest: u32,
-    /// From when on epochs before this one are not taken any more.
-    retiring: Option<(u32, Instant)>,
+    /// From when on epochs before each are not taken any more; in order.
+    retiring: VecDeque<(u32, Instant)>,
     /// Epochs of each direction that were put into the kernel.
     given_out: [BTreeSet<u32>; 2],
 }
@@ -84,7 +104,7 @@ impl Rekey {
             is_worn: false,
             seen: None,
             oldest: 0,
-            retiring: None,
+            retiring: VecDeque::new(),
             given_out: [BTreeSet::new(), BTreeSet::new()],
         }
     }
@@ -120,7 +140,7 @@ impl Rekey {
         }
         self.seen = Some(epoch);
         if epoch > self.oldest {
-            self.retiring = Some((epoch, now + self.config.overlap));
+            self.retiring.push_back((epoch, now + self.config.overlap));
         }
         if epoch > self.sending {
             self.move_to(epoch, now);
@@ -141,10 +161,10 @@ impl Rekey {
     /// The time that [`Rekey::poll_timeout`] named has come. Tells whether anything changed.
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
         let before = (self.sending, self.oldest);
-        if let Some((epoch, at)) = self.retiring
+        while let Some((epoch, at)) = self.retiring.front().copied()
             && now >= at
         {
-            self.retiring = None;
+            self.retiring.pop_front();
             self.oldest = epoch;
         }
         if self.due().is_some_and(|at| now >= at) {
@@ -156,7 +176,7 @@ impl Rekey {
     /// When [`Rekey::handle_timeout`] is to be called next, and what for.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let retiring = self.retiring.map(|(_, at)| (at, "a former key of the fast path"));
+        let retiring = self.retiring.front().map(|(_, at)| (*at, "a former key of the fast path"));
         let due = self.due().map(|at| (at, "a new key of the fast path"));
         retiring.into_iter().chain(due).min()
     }

@@ -7,6 +7,7 @@
 use std::io;
 
 use rtnetlink::sys::{Socket, SocketAddr};
+use zeroize::Zeroizing;
 
 /// `struct nlmsghdr`: length, kind, flags, sequence number, port.
 const HEADER_LEN: usize = 16;
@@ -43,7 +44,7 @@ pub(crate) fn exchange(socket: &Socket, bytes: &[u8]) -> io::Result<Vec<Answer>>
     let mut answers = Vec::new();
     loop {
         match socket.recv_from_full() {
-            Ok((datagram, _)) => answers.extend(split(&datagram)),
+            Ok((datagram, _)) => answers.extend(split(&Zeroizing::new(datagram))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(answers),
             Err(error) => return Err(error),
         }
@@ -60,7 +61,8 @@ pub(crate) struct Answer {
     pub(crate) sequence: u32,
     /// The number of the socket that asked for it; of a notification, that brought it about.
     pub(crate) port: u32,
-    pub(crate) payload: Vec<u8>,
+    /// Wiped when dropped: tables of IPsec are told with their keys.
+    pub(crate) payload: Zeroizing<Vec<u8>>,
 }
 
 impl Answer {
@@ -90,7 +92,7 @@ pub(crate) fn split(mut bytes: &[u8]) -> Vec<Answer> {
             flags: short(6),
             sequence: number(8),
             port: number(12),
-            payload: payload.to_vec(),
+            payload: Zeroizing::new(payload.to_vec()),
         });
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }

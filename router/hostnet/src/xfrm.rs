@@ -12,10 +12,13 @@ mod policy;
 mod state;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
+
+pub use self::watch::PolicyWatch;
 
 use self::channel::Channel;
 use crate::{Family, HostError};
@@ -47,6 +50,15 @@ impl Cipher {
             Self::Aes256Gcm => "rfc4106(gcm(aes))",
             Self::ChaCha20Poly1305 => "rfc7539esp(chacha20,poly1305)",
         }
+    }
+}
+
+impl fmt::Display for Cipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Aes256Gcm => "AES-256-GCM",
+            Self::ChaCha20Poly1305 => "ChaCha20-Poly1305",
+        })
     }
 }
 

@@ -20,6 +20,9 @@ pub const FEATURE_FASTDP: u64 = 1;
 /// other end looks at the kernel and not at firewalls.
 pub const FEATURE_NO_VXLAN: u64 = 2;
 
+/// Feature bit: this router's kernel can encrypt what it carries (ESP, with either suite).
+pub const FEATURE_ESP: u64 = 4;
+
 const AES_HARDWARE: u8 = 1;
 const TRUSTS_REMOTE: u8 = 2;
 

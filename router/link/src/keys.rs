@@ -101,6 +101,18 @@ impl DataKeys {
     pub fn esp_receive(&self, epoch: u32) -> Secret<36> {
         esp(&self.receive, epoch)
     }
+
+    /// The number that tells our outbound ESP association in this epoch from others; no secret.
+    #[must_use]
+    pub fn esp_number_send(&self, epoch: u32) -> u32 {
+        esp_number(&self.send, epoch)
+    }
+
+    /// The number of our inbound ESP association in this epoch.
+    #[must_use]
+    pub fn esp_number_receive(&self, epoch: u32) -> u32 {
+        esp_number(&self.receive, epoch)
+    }
 }
 
 impl LinkSecrets {
@@ -128,6 +140,11 @@ fn esp(key: &Secret<32>, epoch: u32) -> Secret<36> {
     key.expand(&[b"weave esp v1", &epoch.to_be_bytes()])
 }
 
+fn esp_number(key: &Secret<32>, epoch: u32) -> u32 {
+    let number: Secret<4> = key.expand(&[b"weave esp number v1", &epoch.to_be_bytes()]);
+    u32::from_be_bytes(*number.expose())
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -153,6 +170,9 @@ mod tests {
             }
             assert_eq!(dialer.esp_send(epoch), listener.esp_receive(epoch));
             assert_eq!(dialer.esp_receive(epoch), listener.esp_send(epoch));
+            assert_eq!(dialer.esp_number_send(epoch), listener.esp_number_receive(epoch));
+            assert_eq!(dialer.esp_number_receive(epoch), listener.esp_number_send(epoch));
+            assert_ne!(dialer.esp_number_send(epoch), dialer.esp_number_receive(epoch));
             for esp in [dialer.esp_send(epoch), dialer.esp_receive(epoch)] {
                 assert!(seen.insert(*esp.expose().first_chunk().unwrap()));
             }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use weave_hostnet::Host;
-use weave_link::{FEATURE_FASTDP, FEATURE_NO_VXLAN, LocalHello};
+use weave_link::{FEATURE_ESP, FEATURE_FASTDP, FEATURE_NO_VXLAN, LocalHello};
 use weave_mesh::Target;
 use weave_model::Uid;
 use weave_node::Node;
@@ -70,7 +70,14 @@ fn resumed_targets(store: &Store) -> anyhow::Result<Vec<Target>> {
     Ok(texts.iter().filter_map(|text| text.parse().ok()).collect())
 }
 
-pub(super) fn hello(config: &Config, local: &Local, uid: Uid, lacks_vxlan: bool) -> LocalHello {
+/// What the kernel can and cannot.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kernel {
+    pub(super) can_encrypt: bool,
+    pub(super) lacks_vxlan: bool,
+}
+
+pub(super) fn hello(config: &Config, local: &Local, uid: Uid, kernel: Kernel) -> LocalHello {
     LocalHello {
         name: local.name,
         uid,
@@ -81,9 +88,10 @@ pub(super) fn hello(config: &Config, local: &Local, uid: Uid, lacks_vxlan: bool)
         aes_hardware: weave_sleeve::has_aes_hardware(),
         trusts_remote: false,
         sleeve_index: 0,
-        features: match no_fastdp(config) {
+        features: match no_fastdp(config, kernel.can_encrypt) {
             Some(_) => 0,
-            None if lacks_vxlan => FEATURE_NO_VXLAN,
+            None if kernel.lacks_vxlan => FEATURE_NO_VXLAN,
+            None if kernel.can_encrypt => FEATURE_FASTDP | FEATURE_ESP,
             None => FEATURE_FASTDP,
         },
     }

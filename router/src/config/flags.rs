@@ -11,7 +11,7 @@ use crate::args::Args;
 /// A flag with its value, and what of the configuration is so with it and not so without it.
 type Effect = (&'static str, &'static str, fn(&Config) -> bool);
 
-const EFFECTS: [Effect; 29] = [
+const EFFECTS: [Effect; 30] = [
     ("host", "192.0.2.1", |c| c.listen.ip().to_string() == "192.0.2.1"),
     ("port", "7000", |c| c.listen.port() == 7000),
     ("name", "02:00:00:00:00:01", |c| c.name.is_some_and(|name| name.0[5] == 1)),
@@ -19,6 +19,7 @@ const EFFECTS: [Effect; 29] = [
     ("password", "correct horse battery", |c| c.passwords.len() == 1),
     ("password-file", "FILE", |c| c.passwords.len() == 1),
     ("trusted-subnets", "192.0.2.0/24,198.51.100.0/24", |c| c.trusted_subnets.len() == 2),
+    ("rekey-after", "60", |c| c.rekey_after.as_secs() == 60),
     ("conn-limit", "7", |c| c.conn_limit == 7),
     ("no-discovery", "", |c| !c.discovery),
     ("resume", "", |c| c.resume),

@@ -9,7 +9,7 @@ use weave_api::{Diagnosis, Severity};
 use weave_hostnet::{Host, nft};
 
 use super::Subject;
-use crate::store;
+use crate::{fastdp, store};
 
 /// A store beyond this many bytes has not been compacted for long; that of a large host is below a megabyte.
 const LARGE_STORE: u64 = 256 << 20;
@@ -87,6 +87,19 @@ async fn kernel(host: &Host, subject: &Subject, diagnosis: &mut Diagnosis) -> an
             Severity::Warning,
             what,
             "load the module: modprobe vxlan; or say --no-fastdp",
+        );
+    }
+    diagnosis.check("kernel.esp");
+    if subject.fastdp
+        && subject.is_private
+        && let Err(error) = fastdp::can_encrypt()
+    {
+        let what = format!("the kernel cannot encrypt frames, the slower tunnel does: {error}");
+        diagnosis.find(
+            "kernel.esp",
+            Severity::Warning,
+            what,
+            "load the modules: modprobe -a xfrm_user esp4 esp6; or say --no-fastdp",
         );
     }
     Ok(())

@@ -168,6 +168,7 @@ mod tests {
             nickname: Some(name.to_owned()),
             mtu: Some(1450),
             rtt_us: None,
+            kernel_key: None,
             clock_skew_ms: None,
             since_s: 60,
             info: None,
@@ -252,7 +253,7 @@ mod tests {
             ..link("b")
         };
         let young = ConnectionReport { overlay_for_s: Some(1), ..tunnel("no answer yet on UDP 6784") };
-        let chosen = tunnel("fastdp is not encrypted, and this link has to be");
+        let chosen = tunnel(crate::fastdp::CANNOT_ENCRYPT);
         let ours = tunnel("this host's kernel has no VXLAN");
         assert_eq!(found(vec![link("a"), young, chosen, ours], 1450), [""; 0]);
         let theirs = tunnel("the other host's kernel has no VXLAN");

@@ -11,17 +11,19 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{sync::mpsc, task::AbortHandle};
-use weave_link::{DataKeys, Encryption, Established, FEATURE_FASTDP, FEATURE_NO_VXLAN};
+use weave_hostnet::xfrm::Cipher;
+use weave_link::{DataKeys, Encryption, Established, FEATURE_ESP, FEATURE_FASTDP, FEATURE_NO_VXLAN};
 use weave_mesh::{DialId, LinkInfo, Overlay, OverlayKind, Retry, Side, Target};
 use weave_model::{LinkId, PeerName};
 use weave_sleeve::{LinkKeys, LinkParams, Suite};
 
 use super::Engine;
 use crate::{
+    app::Ending,
     clock,
-    fastdp::{Candidate, Vouch},
+    fastdp::{CANNOT_ENCRYPT, Candidate, Protection, Vouch},
     quic::{
-        link::{Farewell, LinkEvent, OUTBOX, OpenedLink},
+        link::{Farewell, GONE_FOR_GOOD, LinkEvent, OUTBOX, OpenedLink},
         skew::Skew,
     },
 };
@@ -86,7 +88,15 @@ impl Engine {
                     self.node.handle_link_blocked(link, false, now);
                 }
             }
-            LinkEvent::Closed { link, reason } => self.drop_link(link, &reason, "lost"),
+            LinkEvent::Closed { link, reason, is_for_good } => {
+                if is_for_good && self.links.contains_key(&link) {
+                    // Its kernel does not go on without it.
+                    let overlay =
+                        Overlay { kind: OverlayKind::Fastdp, up: false, mtu: 0, rtt: Duration::ZERO };
+                    self.node.handle_overlay(link, overlay, now);
+                }
+                self.drop_link(link, &reason, "lost");
+            }
             LinkEvent::DialFailed { dial, failure, kind } => {
                 self.dials.remove(&dial);
                 self.counters.fail("outbound", kind);
@@ -158,6 +168,11 @@ impl Engine {
         self.links.values().filter(|live| live.peer == peer).find_map(|live| live.skew.ahead_ms())
     }
 
+    /// The links to a peer, the latest first.
+    pub(super) fn links_to(&self, peer: PeerName) -> impl Iterator<Item = LinkId> {
+        self.links.iter().rev().filter(move |(_, live)| live.peer == peer).map(|(link, _)| *link)
+    }
+
     /// The mesh keeps the link: let it carry data.
     pub(super) fn adopt(&mut self, link: LinkId) {
         let Some(data) = self.links.get_mut(&link).and_then(|live| live.data.take()) else { return };
@@ -226,7 +241,7 @@ impl Engine {
         }
     }
 
-    /// Whether the kernel may carry a link: in the clear, until it can encrypt.
+    /// Whether the kernel may carry a link, and how.
     fn candidate(
         &self,
         link: LinkId,
@@ -236,21 +251,32 @@ impl Engine {
         if let Some(reason) = self.fastdp.disabled() {
             return Err(reason);
         }
-        if matches!(established.encryption, Encryption::Encrypted { .. }) {
-            return Err("fastdp is not encrypted, and this link has to be");
-        }
-        if established.remote.features & FEATURE_NO_VXLAN != 0 {
+        let offers = established.remote.features;
+        if offers & FEATURE_NO_VXLAN != 0 {
             return Err("the other host's kernel has no VXLAN");
         }
-        if established.remote.features & FEATURE_FASTDP == 0 {
+        if offers & FEATURE_FASTDP == 0 {
             return Err("the other router does not offer fastdp");
         }
+        let protection = match established.encryption {
+            Encryption::OpenMesh | Encryption::TrustedSubnets => Protection::Clear,
+            Encryption::Encrypted { .. } if !self.fastdp.can_encrypt() => {
+                return Err(CANNOT_ENCRYPT);
+            }
+            Encryption::Encrypted { .. } if offers & FEATURE_ESP == 0 => {
+                return Err("the other router does not offer encrypted fastdp");
+            }
+            Encryption::Encrypted { suite } => {
+                Protection::Esp { cipher: cipher(suite), keys: Box::new(established.keys.clone()) }
+            }
+        };
         Ok(Candidate {
             link,
             peer: established.remote.name,
             remote: remote.to_canonical(),
             send_key: *established.keys.heartbeat_send().expose(),
             receive_key: *established.keys.heartbeat_receive().expose(),
+            protection,
         })
     }
 
@@ -308,10 +334,21 @@ impl Engine {
         self.node.handle_link_closed(link, reason, clock::now());
     }
 
-    pub(super) fn close_all(&mut self) {
+    pub(super) fn close_all(&mut self, ending: Ending) {
+        let (code, reason) = match ending {
+            Ending::Stop => (0, "router is stopping"),
+            Ending::Reset => (GONE_FOR_GOOD, "router was reset"),
+        };
         for live in self.links.values() {
-            live.connection.close(0u32.into(), b"router is stopping");
+            live.connection.close(code.into(), reason.as_bytes());
         }
+    }
+}
+
+const fn cipher(suite: weave_link::Suite) -> Cipher {
+    match suite {
+        weave_link::Suite::Aes256Gcm => Cipher::Aes256Gcm,
+        weave_link::Suite::ChaCha20Poly1305 => Cipher::ChaCha20Poly1305,
     }
 }
 

@@ -29,15 +29,18 @@ pub(super) struct Adoption {
 }
 
 impl Adoption {
-    /// Reads what is there.
-    pub(super) async fn look(devices: &Devices) -> anyhow::Result<Self> {
+    /// Reads what is there; what leads to others than `may_stay` says is not taken up.
+    pub(super) async fn look(devices: &Devices, may_stay: impl Fn(IpAddr) -> bool) -> anyhow::Result<Self> {
         let mut tunnels = BTreeMap::new();
         let mut flood = BTreeSet::new();
-        for (_, index) in devices.existing_data().await? {
+        // Behind a shield what was there has no keys any more: the tunnel is faster than the next heartbeat.
+        let existing = if devices.shield.is_active() { Vec::new() } else { devices.existing_data().await? };
+        for (_, index) in existing {
             let (stations, flooded) = devices.host.tunnels(index).await?;
-            flood.extend(flooded);
+            flood.extend(flooded.into_iter().filter(|remote| may_stay(*remote)));
             // A station behind a relay is left to the sleeve for a moment: the relay's tables are not ours to judge.
-            let direct = stations.into_iter().filter(|(_, tunnel)| tunnel.vni.is_none());
+            let direct = stations.into_iter();
+            let direct = direct.filter(|(_, tunnel)| tunnel.vni.is_none() && may_stay(tunnel.remote));
             tunnels.extend(direct.map(|(mac, tunnel)| (mac, Tunnel { remote: tunnel.remote, relays: 0 })));
         }
         Ok(Self { tunnels, flood, until: clock::now() + GRACE })

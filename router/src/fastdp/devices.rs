@@ -7,7 +7,7 @@ use weave_datapath::{Family, MAX_RELAYS, heartbeat_mac};
 use weave_hostnet::{Host, LinkIndex, VxlanSpec, names};
 use weave_model::{Mac, PeerName};
 
-use super::{PORT, guard::Guard};
+use super::{PORT, guard::Guard, shield::Shield};
 
 /// VNI of what containers say.
 pub(super) const DATA_VNI: u32 = 1;
@@ -30,6 +30,7 @@ pub(super) struct Devices {
     pub(super) host: Host,
     pub(super) bridge: LinkIndex,
     pub(super) guard: Guard,
+    pub(super) shield: Shield,
     mtu: u32,
     local: PeerName,
     made: Mutex<Made>,
@@ -43,8 +44,24 @@ struct Made {
 }
 
 impl Devices {
-    pub(super) fn new(host: Host, bridge: LinkIndex, guard: Guard, mtu: u32, local: PeerName) -> Self {
-        Self { host, bridge, guard, mtu, local, made: Mutex::default() }
+    pub(super) fn new(
+        host: Host,
+        bridge: LinkIndex,
+        guard: Guard,
+        shield: Shield,
+        mtu: u32,
+        local: PeerName,
+    ) -> Self {
+        Self { host, bridge, guard, shield, mtu, local, made: Mutex::default() }
+    }
+
+    /// Puts back what somebody took away of the rules for the port.
+    pub(super) fn close_port(&self) {
+        let keys = self.shield.close();
+        let rules = self.guard.close(&self.shield);
+        if let Err(error) = keys.and(rules) {
+            tracing::warn!(error = format!("{error:#}"), "the rules for UDP {PORT} are not in force");
+        }
     }
 
     /// The device that carries data over this family, on the bridge.
@@ -53,7 +70,7 @@ impl Devices {
         if let Some(index) = made.data.get(&family) {
             return Ok(*index);
         }
-        self.guard.close()?;
+        self.guard.close(&self.shield)?;
         let index = self.ensure(data_name(family), DATA_VNI, family, self.mtu, false).await?;
         self.host.ensure_uplink_port(index, self.bridge).await?;
         made.data.insert(family, index);

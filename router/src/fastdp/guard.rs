@@ -1,7 +1,11 @@
-//! Keeps strangers out of the VXLAN port.
+//! Keeps strangers out of the VXLAN port, and what is to be encrypted off the wire.
 //!
 //! The kernel takes VXLAN from whoever sends it, and puts it on the bridge. So what arrives on that port from any other
 //! address than those of our neighbours is dropped, in an nftables table of our own.
+//!
+//! Beside a [shield](super::shield) the table is its second lock: what leaves or arrives on that port without IPsec is
+//! dropped, but for those whom the shield lets through in the clear. The shield's policies say which packets are to be
+//! encrypted, the table looks at whether they are: who flushes either one leaves the other.
 
 use std::{
     collections::BTreeSet,
@@ -18,11 +22,14 @@ use weave_hostnet::{
     },
 };
 
-use super::PORT;
+use super::{PORT, shield::Shield};
 
-/// The table, and its sets.
-const TABLE: &str = "weave-fastdp";
+/// The table, and its sets: who may come in, and with whom we speak in the clear.
+pub(super) const TABLE: &str = "weave-fastdp";
 const PEERS: [&str; 2] = ["peers4", "peers6"];
+const CLEAR: [&str; 2] = ["clear4", "clear6"];
+/// A table that is tried out and taken away.
+const TRIAL: &str = "weave-fastdp-trial";
 
 /// Protocol number of UDP (RFC 768).
 const UDP: u8 = 17;
@@ -49,28 +56,30 @@ struct Admitted {
 }
 
 impl Guard {
-    /// With `is_required` a kernel without nftables is an error, else a warning.
-    pub(super) fn new(is_required: bool) -> Self {
-        Self { program: program(), is_required, admitted: Mutex::default() }
+    /// With `is_required` a kernel without nftables is an error, else a warning. With `is_shielded` nothing passes in the
+    /// clear but to and from those who are named.
+    pub(super) fn new(is_required: bool, is_shielded: bool) -> Self {
+        Self { program: program(TABLE, is_shielded), is_required, admitted: Mutex::default() }
     }
 
-    /// Lets those in with whom we have links, and no others but those of the plan.
-    pub(super) fn admit_linked(&self, linked: BTreeSet<IpAddr>) -> anyhow::Result<()> {
+    /// Lets those in with whom we have links, and no others but those of the plan; in the clear those of `shield`.
+    pub(super) fn admit_linked(&self, linked: BTreeSet<IpAddr>, shield: &Shield) -> anyhow::Result<()> {
         let mut admitted = self.lock();
         admitted.linked = linked;
-        self.apply(&mut admitted)
+        self.apply(&mut admitted, shield)
     }
 
-    /// Lets those in whom the kernel's tables name, and no others but those with links. Also mends what somebody flushed.
-    pub(super) fn admit_planned(&self, planned: BTreeSet<IpAddr>) -> anyhow::Result<()> {
+    /// Lets those in whom the kernel's tables name, and no others but those with links; in the clear those of `shield`. Also
+    /// mends what somebody flushed.
+    pub(super) fn admit_planned(&self, planned: BTreeSet<IpAddr>, shield: &Shield) -> anyhow::Result<()> {
         let mut admitted = self.lock();
         admitted.planned = planned;
-        self.apply(&mut admitted)
+        self.apply(&mut admitted, shield)
     }
 
     /// Lets in nobody but those who are admitted. To be called before there is anything to come in by.
-    pub(super) fn close(&self) -> anyhow::Result<()> {
-        self.apply(&mut self.lock())
+    pub(super) fn close(&self, shield: &Shield) -> anyhow::Result<()> {
+        self.apply(&mut self.lock(), shield)
     }
 
     /// Whether the rules have to be there.
@@ -78,9 +87,9 @@ impl Guard {
         self.lock().is_closed
     }
 
-    fn apply(&self, admitted: &mut Admitted) -> anyhow::Result<()> {
-        let wanted: BTreeSet<IpAddr> = admitted.linked.union(&admitted.planned).copied().collect();
-        match self.bring_about(&wanted) {
+    fn apply(&self, admitted: &mut Admitted, shield: &Shield) -> anyhow::Result<()> {
+        let peers: BTreeSet<IpAddr> = admitted.linked.union(&admitted.planned).copied().collect();
+        match self.bring_about(&peers, &shield.clear()) {
             Err(HostError::Unsupported { .. }) if !self.is_required => {
                 if !std::mem::replace(&mut admitted.is_absent, true) {
                     tracing::warn!(
@@ -96,13 +105,15 @@ impl Guard {
         }
     }
 
-    fn bring_about(&self, wanted: &BTreeSet<IpAddr>) -> Result<(), HostError> {
+    fn bring_about(&self, peers: &BTreeSet<IpAddr>, clear: &BTreeSet<IpAddr>) -> Result<(), HostError> {
         let tables = Session::open()?;
         let present = tables.read(&self.program)?;
         let is_new = present.is_none();
         let present = present.unwrap_or_else(|| vec![Vec::new(); self.program.sets.len()]);
         let changes = self.program.sets.iter().zip(&present).map(|(set, items)| {
-            let of_family = wanted.iter().filter(|address| set.name == set_of(**address));
+            let addresses = if CLEAR.contains(&set.name.as_str()) { clear } else { peers };
+            let is_v6 = set.key == [Field::Ipv6];
+            let of_family = addresses.iter().filter(|address| address.is_ipv6() == is_v6);
             let wanted: BTreeSet<Item> = of_family.map(|address| item(*address)).collect();
             let present: BTreeSet<Item> = items.iter().cloned().collect();
             SetChange {
@@ -127,40 +138,64 @@ impl Guard {
     }
 }
 
-/// Takes the rules away.
-pub(crate) fn remove() -> anyhow::Result<()> {
-    Ok(nft::uninstall(TABLE)?)
+/// Whether this kernel can tell what is encrypted from what is not: makes the rules, where no packet meets them, and takes
+/// them away again.
+pub(super) fn check() -> Result<(), HostError> {
+    let mut trial = program(TRIAL, true);
+    // On no packet's way.
+    trial.chains.iter_mut().for_each(|chain| chain.hook = None);
+    let made = Session::open()?.install(&trial, &[]);
+    let removed = nft::uninstall(TRIAL);
+    made.and(removed)
 }
 
-fn set_of(address: IpAddr) -> &'static str {
-    PEERS[usize::from(address.is_ipv6())]
+/// Takes the rules away.
+pub(super) fn remove() -> anyhow::Result<()> {
+    Ok(nft::uninstall(TABLE)?)
 }
 
 fn item(address: IpAddr) -> Item {
     Item { key: vec![Value::Address(address)], last: None, value: None }
 }
 
-fn program() -> Program {
+fn program(table: &str, is_shielded: bool) -> Program {
     let families = [(IpFamily::V4, Field::Ipv4), (IpFamily::V6, Field::Ipv6)];
-    let sets = PEERS.iter().zip(families).map(|(name, (_, field))| SetSpec {
+    let sets: Vec<[&str; 2]> = if is_shielded { vec![PEERS, CLEAR] } else { vec![PEERS] };
+    let sets = sets.iter().flat_map(|names| names.iter().zip(families)).map(|(name, (_, field))| SetSpec {
         name: (*name).to_owned(),
         key: vec![field],
         value: None,
         has_intervals: false,
     });
-    let rules = PEERS.iter().zip(families).map(|(set, (family, _))| Rule {
-        note: "no VXLAN from strangers".to_owned(),
-        expressions: Expressions::default()
-            .is_family(family)
-            .destination_port(UDP, PORT)
-            .load_header_address(End::Source, family, Register(0))
-            .is_not_in_set(set, Register(0))
-            .count()
-            .verdict(Verdict::Drop),
+    let strangers = PEERS.iter().zip(families).map(|(set, (family, _))| {
+        let rule = to_the_port(family).load_header_address(End::Source, family, Register(0));
+        drop_all("no VXLAN from strangers", rule.is_not_in_set(set, Register(0)))
     });
-    Program {
-        table: TABLE.to_owned(),
-        sets: sets.collect(),
-        chains: vec![ChainSpec { name: "input".to_owned(), hook: Some(Hook::Input), rules: rules.collect() }],
+    let mut chains =
+        vec![ChainSpec { name: "input".to_owned(), hook: Some(Hook::Input), rules: strangers.collect() }];
+    if is_shielded {
+        let arriving = CLEAR.iter().zip(families).map(|(set, (family, _))| {
+            let rule = to_the_port(family).load_header_address(End::Source, family, Register(0));
+            drop_all("no VXLAN in the clear", rule.is_not_in_set(set, Register(0)).came_in_the_clear())
+        });
+        chains[0].rules.extend(arriving);
+        let leaving = CLEAR.iter().zip(families).map(|(set, (family, _))| {
+            let rule = to_the_port(family).load_header_address(End::Destination, family, Register(0));
+            drop_all("no VXLAN in the clear", rule.is_not_in_set(set, Register(0)).leaves_in_the_clear())
+        });
+        chains.push(ChainSpec {
+            name: "output".to_owned(),
+            hook: Some(Hook::Output),
+            rules: leaving.collect(),
+        });
     }
+    Program { table: table.to_owned(), sets: sets.collect(), chains }
+}
+
+fn to_the_port(family: IpFamily) -> Expressions {
+    Expressions::default().is_family(family).destination_port(UDP, PORT)
+}
+
+fn drop_all(note: &str, condition: Expressions) -> Rule {
+    Rule { note: note.to_owned(), expressions: condition.count().verdict(Verdict::Drop) }
 }

@@ -85,12 +85,7 @@ impl Keeper {
                 Ok(changed) => return changed.is_ok(),
                 Err(_elapsed) if next == wake => return true,
                 Err(_elapsed) => {
-                    if let Err(error) = self.devices.guard.close() {
-                        tracing::warn!(
-                            error = format!("{error:#}"),
-                            "the rules for UDP 6784 are not in force"
-                        );
-                    }
+                    self.devices.close_port();
                 }
             }
         }
@@ -100,8 +95,11 @@ impl Keeper {
     /// beside them, then the bridge's ports, then the former ones go.
     async fn apply(&self, wanted: &Plan) -> anyhow::Result<()> {
         if !self.devices.existing_data().await?.is_empty() || !wanted.tunnels.is_empty() {
-            let remotes = wanted.tunnels.values().map(|tunnel| tunnel.remote);
-            self.devices.guard.admit_planned(remotes.chain(wanted.flood.iter().copied()).collect())?;
+            let relayed = wanted.relay.iter().flat_map(BTreeMap::values);
+            let remotes = wanted.tunnels.values().chain(relayed).map(|tunnel| tunnel.remote);
+            let remotes: BTreeSet<_> = remotes.chain(wanted.flood.iter().copied()).collect();
+            self.devices.shield.plan(remotes.clone())?;
+            self.devices.guard.admit_planned(remotes, &self.devices.shield)?;
         }
         for (hops, table) in (1..).zip(&wanted.relay) {
             self.relay(hops, table).await?;

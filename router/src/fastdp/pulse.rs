@@ -15,7 +15,7 @@ use weave_datapath::{
 use weave_hostnet::{Tunnel, packet::PacketSocket};
 use weave_model::{LinkId, Mac, PeerName};
 
-use super::{Beats, Candidate, Order, devices::Devices};
+use super::{Beats, Candidate, Order, Protection, devices::Devices};
 use crate::clock;
 
 /// How often it is looked whether containers use the kernel's path, and whether the underlay's MTU changed.
@@ -39,17 +39,27 @@ pub(crate) enum Vouch {
     Broken { link: LinkId, reason: String },
 }
 
+/// What is to be known of a link.
+#[derive(Debug, Clone, Copy)]
+struct Candidature {
+    peer: PeerName,
+    remote: IpAddr,
+    is_encrypted: bool,
+}
+
 /// The task.
 pub(super) struct Pulse {
     devices: Arc<Devices>,
     core: Heartbeats,
     orders: mpsc::Receiver<Order>,
     events: mpsc::UnboundedSender<Vouch>,
-    links: BTreeMap<LinkId, (PeerName, IpAddr)>,
+    links: BTreeMap<LinkId, Candidature>,
     sockets: BTreeMap<Family, PacketSocket>,
     beats: Arc<Beats>,
     packets: u64,
     looks: u32,
+    /// When it is seen to the keys.
+    next_keys: Instant,
     started: Instant,
 }
 
@@ -71,6 +81,7 @@ impl Pulse {
             beats,
             packets: 0,
             looks: 0,
+            next_keys: clock::now(),
             started: clock::now(),
         }
     }
@@ -108,13 +119,15 @@ impl Pulse {
                     let reason = format!("the kernel cannot: {error:#}");
                     tracing::debug!(%link, %remote, reason, "no VXLAN for this link");
                     self.links.remove(&link);
+                    self.unprotect(link);
                     self.tell(Vouch::Down { link, reason });
                 }
             }
             Order::Remove(link) => {
                 self.core.remove_link(link);
-                if let Some((_, remote)) = self.links.remove(&link)
-                    && let Err(error) = self.introduce(Family::of(remote)).await
+                self.unprotect(link);
+                if let Some(gone) = self.links.remove(&link)
+                    && let Err(error) = self.introduce(Family::of(gone.remote)).await
                 {
                     tracing::debug!(%link, error = format!("{error:#}"), "a heartbeat entry stays");
                 }
@@ -123,7 +136,10 @@ impl Pulse {
     }
 
     async fn add(&mut self, candidate: Candidate) -> anyhow::Result<()> {
-        let Candidate { link, peer, remote, send_key, receive_key } = candidate;
+        let Candidate { link, peer, remote, send_key, receive_key, protection } = candidate;
+        let is_encrypted = matches!(protection, Protection::Esp { .. });
+        // Before anything can leave.
+        self.devices.shield.link(link, remote, protection)?;
         let family = Family::of(remote);
         let device = self.devices.heartbeat(family).await?;
         // Data may follow at once when the path is proven.
@@ -132,9 +148,9 @@ impl Pulse {
             let socket = PacketSocket::open(&self.devices.host, device, HEARTBEAT_ETHERTYPE)?;
             self.sockets.insert(family, socket);
         }
-        self.links.insert(link, (peer, remote));
+        self.links.insert(link, Candidature { peer, remote, is_encrypted });
         self.introduce(family).await?;
-        let ceiling = self.ceiling(remote).await?;
+        let ceiling = self.ceiling(remote, is_encrypted).await?;
         let path = LinkPath { link, peer, remote, send_key, receive_key, ceiling };
         self.core.add_link(path, clock::now());
         Ok(())
@@ -142,11 +158,12 @@ impl Pulse {
 
     /// Lets peers in, and tells the heartbeat device of a family where they are.
     async fn introduce(&self, family: Family) -> anyhow::Result<()> {
-        self.devices.guard.admit_linked(self.links.values().map(|(_, remote)| *remote).collect())?;
+        let linked = self.links.values().map(|link| link.remote).collect();
+        self.devices.guard.admit_linked(linked, &self.devices.shield)?;
         let device = self.devices.heartbeat(family).await?;
-        let of_family = self.links.values().filter(|(_, remote)| Family::of(*remote) == family);
+        let of_family = self.links.values().filter(|link| Family::of(link.remote) == family);
         let mut stations: BTreeMap<Mac, Tunnel> = of_family
-            .map(|(peer, remote)| (heartbeat_mac(*peer), Tunnel { remote: *remote, vni: None }))
+            .map(|link| (heartbeat_mac(link.peer), Tunnel { remote: link.remote, vni: None }))
             .collect();
         if clock::now() < self.started + ADOPTION {
             let (found, _) = self.devices.host.tunnels(device).await?;
@@ -157,9 +174,16 @@ impl Pulse {
     }
 
     /// The largest overlay packet that the interface towards `remote` can take.
-    async fn ceiling(&self, remote: IpAddr) -> anyhow::Result<u16> {
+    async fn ceiling(&self, remote: IpAddr, is_encrypted: bool) -> anyhow::Result<u16> {
         let underlay = self.devices.host.route_mtu(remote).await?;
-        Ok(u16::try_from(underlay.saturating_sub(Family::of(remote).overhead().into())).unwrap_or(u16::MAX))
+        let underlay = u16::try_from(underlay).unwrap_or(u16::MAX);
+        Ok(Family::of(remote).capacity(underlay, is_encrypted))
+    }
+
+    fn unprotect(&self, link: LinkId) {
+        if let Err(error) = self.devices.shield.unlink(link) {
+            tracing::warn!(%link, error = format!("{error:#}"), "keys of a former link stay in the kernel");
+        }
     }
 
     fn hear(&mut self, frame: io::Result<&[u8]>) {
@@ -182,10 +206,19 @@ impl Pulse {
         if let Err(error) = self.look_at_traffic().await {
             tracing::debug!(error = format!("{error:#}"), "cannot read the VXLAN devices' counters");
         }
+        if clock::now() >= self.next_keys {
+            self.next_keys = clock::now() + self.devices.shield.pace();
+            if let Err(error) = self.devices.shield.look() {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "cannot look after the keys of the kernel's paths"
+                );
+            }
+        }
         if self.looks.is_multiple_of(LOOKS_PER_MTU) {
-            for (link, (_, remote)) in self.links.clone() {
+            for (link, Candidature { remote, is_encrypted, .. }) in self.links.clone() {
                 // No route: the heartbeats say so by themselves.
-                if let Ok(ceiling) = self.ceiling(remote).await {
+                if let Ok(ceiling) = self.ceiling(remote, is_encrypted).await {
                     self.core.set_ceiling(link, ceiling, clock::now());
                 }
             }
@@ -207,7 +240,7 @@ impl Pulse {
 
     /// Opens again what somebody took away.
     async fn mend(&mut self) {
-        let families: Vec<Family> = self.links.values().map(|(_, remote)| Family::of(*remote)).collect();
+        let families: Vec<Family> = self.links.values().map(|link| Family::of(link.remote)).collect();
         for family in families {
             if self.sockets.contains_key(&family) {
                 continue;
@@ -228,7 +261,7 @@ impl Pulse {
     /// Sends what the core wants sent and says what it found.
     fn drain(&mut self) {
         while let Some(heartbeat) = self.core.poll_transmit() {
-            let Some((_, remote)) = self.links.get(&heartbeat.link) else { continue };
+            let Some(Candidature { remote, .. }) = self.links.get(&heartbeat.link) else { continue };
             if let Some(socket) = self.sockets.get(&Family::of(*remote)) {
                 self.beats.sent.fetch_add(1, Ordering::Relaxed);
                 // One that cannot be sent is one that is lost.

@@ -70,8 +70,12 @@ fn answer(
         let attachment = Attachment { container: host, addresses: bridge.1.clone() };
         found.entry((bridge.0, mesh.name)).or_insert(attachment);
     }
-    let stations: Vec<StationTrace> =
+    let mut stations: Vec<StationTrace> =
         found.iter().map(|((mac, peer), station)| trace(&mesh, *mac, *peer, station, mtu)).collect();
+    let hops = stations.iter_mut().flat_map(|station| &mut station.hops);
+    for hop in hops.filter(|hop| hop.from == mesh.name && hop.overlay == Some(Overlay::Fastdp)) {
+        hop.kernel_key = report::kernel_key(engine, hop.to, now);
+    }
     let note = stations.is_empty().then(|| nobody(engine, target, &wanted));
     Ok(respond(stations, note))
 }
@@ -179,6 +183,7 @@ fn own_hop(mesh: &MeshStatus, to: PeerName) -> HopTrace {
         nickname: nickname(mesh, to),
         overlay: link.and_then(|link| link.overlay).map(overlay),
         encrypted: link.and_then(|link| link.encrypted),
+        kernel_key: None,
         mtu: link.and_then(|link| link.mtu),
         rtt_us: link.and_then(|link| link.rtt).and_then(|rtt| u64::try_from(rtt.as_micros()).ok()),
         info: link.and_then(report::info),
@@ -195,6 +200,7 @@ fn foreign_hop(mesh: &MeshStatus, from: PeerName, to: PeerName) -> HopTrace {
         nickname: nickname(mesh, to),
         overlay: link.and_then(|link| link.overlay).map(overlay),
         encrypted: None,
+        kernel_key: None,
         mtu: None,
         rtt_us: link.and_then(|link| u64::try_from(link.rtt.as_micros()).ok()).filter(|rtt| *rtt > 0),
         info: None,

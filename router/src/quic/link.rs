@@ -42,6 +42,10 @@ pub(crate) const OUTBOX: usize = 1024;
 /// Bytes read at once.
 const READ_CHUNK: usize = 64 << 10;
 
+/// The application's error code with which a router closes its links that does not come back, and whose kernel forwards
+/// nothing any more.
+pub(crate) const GONE_FOR_GOOD: u32 = 2;
+
 /// What happened to a link or an attempt at one.
 pub(crate) enum LinkEvent {
     /// The handshake succeeded; the mesh decides whether the link stays.
@@ -51,7 +55,12 @@ pub(crate) enum LinkEvent {
     /// The link takes messages again.
     Drained { link: LinkId },
     /// The link is gone.
-    Closed { link: LinkId, reason: String },
+    Closed {
+        link: LinkId,
+        reason: String,
+        /// Whether the other router said that it takes everything of its own with it.
+        is_for_good: bool,
+    },
     /// A dial led to nothing.
     DialFailed { dial: DialId, failure: DialFailure, kind: &'static str },
     /// Somebody who dialled us was refused.
@@ -323,7 +332,8 @@ impl Linker {
         let reason = self.read_all(link, &connection, receive, received).await;
         writing.abort();
         comparing.abort();
-        let _ = self.events.send(LinkEvent::Closed { link, reason }).await;
+        let is_for_good = is_gone_for_good(&connection);
+        let _ = self.events.send(LinkEvent::Closed { link, reason, is_for_good }).await;
     }
 
     async fn read_all(
@@ -491,6 +501,14 @@ impl Writer {
 
 fn why_ended(connection: &quinn::Connection, error: &quinn::ReadError) -> String {
     connection.close_reason().map_or_else(|| error.to_string(), |reason| explain(&reason))
+}
+
+fn is_gone_for_good(connection: &quinn::Connection) -> bool {
+    let code = match connection.close_reason() {
+        Some(quinn::ConnectionError::ApplicationClosed(close)) => close.error_code,
+        _ => return false,
+    };
+    code == GONE_FOR_GOOD.into()
 }
 
 /// A connection error in an operator's words.

@@ -22,6 +22,15 @@ pub fn start_open<'h>(programs: &Programs, hosts: &'h [Host], flags: &[&str]) ->
     })
 }
 
+/// Whether the kernel can do ESP with the cipher that every router wants: tries, and takes it back.
+pub fn kernel_encrypts(host: &Host) -> bool {
+    const STATE: &str = "src 127.69.83.2 dst 127.69.83.3 proto esp spi 1";
+    let key = "5a".repeat(36);
+    let aead = format!("mode transport aead rfc4106(gcm(aes)) 0x{key} 128");
+    let made = host.run(&format!("ip xfrm state add {STATE} {aead}"));
+    made.is_ok() && host.run(&format!("ip xfrm state delete {STATE}")).is_ok()
+}
+
 /// A router's established links.
 pub fn links(report: &Report) -> impl Iterator<Item = &ConnectionReport> {
     report.router.connections.iter().filter(|link| link.state == ConnectionState::Established)

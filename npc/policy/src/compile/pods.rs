@@ -99,7 +99,7 @@ impl Pods {
     /// Takes a namespace's labels in, or that it is gone. Returns whether that is news.
     pub(super) fn set_namespace(&mut self, name: &str, namespace: Option<Namespace>) -> bool {
         let labels = namespace.map(Namespace::into_labels);
-        let entry = self.namespaces.entry(name.to_owned()).or_default();
+        let entry = namespace_entry(&mut self.namespaces, name);
         if entry.labels == labels {
             self.forget_empty(name);
             return false;
@@ -124,7 +124,7 @@ impl Pods {
         self.next += 1;
         let number = PodNo(self.next);
         self.number_by_id.insert(pod.id.clone(), number);
-        self.namespaces.entry(pod.id.namespace.clone()).or_default().pods.insert(number);
+        namespace_entry(&mut self.namespaces, &pod.id.namespace).pods.insert(number);
         self.pods_by_label.insert(&pod.labels, &number);
         for port in &pod.ports {
             self.pods_by_port_name.entry((port.name.clone(), port.protocol)).or_default().insert(number);
@@ -192,6 +192,18 @@ impl Pods {
             self.namespaces.remove(namespace);
         }
     }
+}
+
+/// The entry of a namespace, made if there is none.
+fn namespace_entry<'a>(
+    namespaces: &'a mut BTreeMap<String, NamespaceEntry>,
+    name: &str,
+) -> &'a mut NamespaceEntry {
+    // Two look-ups cost less than a copy of the name for each of a hundred thousand pods.
+    if !namespaces.contains_key(name) {
+        namespaces.insert(name.to_owned(), NamespaceEntry::default());
+    }
+    namespaces.get_mut(name).expect("it was put in if it was not there")
 }
 
 /// Who has a label, by key and value.

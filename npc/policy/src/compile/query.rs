@@ -1,6 +1,6 @@
 //! Which pods a selector is about, and an index that finds the queries a pod may answer to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::{
     Labels, Operator, Pod, Requirement, Selector,
@@ -89,9 +89,9 @@ impl<Q: Ord + Copy> QueryIndex<Q> {
         let _same = anchors(query, |text| words.release(text));
     }
 
-    /// Some queries, all that match the pod among them.
-    pub(super) fn candidates(&self, pod: &Pod, namespace: Option<&Labels>) -> BTreeSet<Q> {
-        let mut found = BTreeSet::new();
+    /// Some queries, all that match the pod among them; in order, each once.
+    pub(super) fn candidates(&self, pod: &Pod, namespace: Option<&Labels>) -> Vec<Q> {
+        let mut found = Vec::new();
         let own = self.words.labels(&pod.labels);
         if let Some(within) = self.words.find(&pod.id.namespace) {
             self.collect(Whose::PodIn(within), &own, &mut found);
@@ -100,10 +100,12 @@ impl<Q: Ord + Copy> QueryIndex<Q> {
             self.collect(Whose::Namespace, &self.words.labels(labels), &mut found);
             self.collect(Whose::Pod, &own, &mut found);
         }
+        found.sort_unstable();
+        found.dedup();
         found
     }
 
-    fn collect(&self, whose: Whose, labels: &[Label], found: &mut BTreeSet<Q>) {
+    fn collect(&self, whose: Whose, labels: &[Label], found: &mut Vec<Q>) {
         for label in labels {
             found.extend(members(&self.by_anchor, &Anchor { whose, label: *label }));
         }

@@ -23,6 +23,7 @@ fn link(address: &str, outbound: bool, state: ConnectionState) -> ConnectionRepo
         nickname: None,
         mtu: None,
         rtt_us: None,
+        kernel_key: None,
         clock_skew_ms: None,
         since_s: 0,
         info: None,

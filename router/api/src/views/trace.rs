@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use crate::{Diagnosis, HopTrace, Severity, StationTrace, TraceResponse, views::label};
+use crate::{
+    Diagnosis, HopTrace, Severity, StationTrace, TraceResponse,
+    views::{label, lists::duration},
+};
 
 /// Where a station is and how frames get there: a line for the station, and one for each link.
 #[must_use]
@@ -47,6 +50,9 @@ fn hop(hop: &HopTrace) -> String {
         Some(true) => text.push_str(" encrypted"),
         Some(false) => text.push_str(" unencrypted"),
         None => {}
+    }
+    if let Some(key) = &hop.kernel_key {
+        let _ = write!(text, " key={}/{}", key.cipher, duration(key.age_s));
     }
     if let Some(mtu) = hop.mtu {
         let _ = write!(text, " mtu={mtu}");
@@ -95,6 +101,7 @@ mod tests {
             nickname: format!("node-{to}"),
             overlay: Some(Overlay::Fastdp),
             encrypted: None,
+            kernel_key: None,
             mtu: None,
             rtt_us: Some(2_000),
             info: None,

@@ -37,14 +37,7 @@ pub fn connections(connections: &[ConnectionReport], data_plane: &DataPlaneRepor
                 .map_or_else(String::new, |peer| label(peer, link.nickname.as_deref().unwrap_or_default())),
             link.overlay.map_or_else(String::new, |overlay| overlay.to_string()),
             link.overlay_for_s.map_or_else(String::new, duration),
-            if link.peer.is_none() {
-                ""
-            } else if link.encrypted {
-                "yes"
-            } else {
-                "no"
-            }
-            .to_owned(),
+            encryption(link),
             link.mtu.map_or_else(String::new, |mtu| mtu.to_string()),
             link.rtt_us.map_or_else(String::new, |us| format!("{}.{:03}ms", us / 1000, us % 1000)),
             bytes(|c| c.tx_bytes).unwrap_or_default(),
@@ -59,6 +52,16 @@ pub fn connections(connections: &[ConnectionReport], data_plane: &DataPlaneRepor
         ]
     });
     table(&head, rows)
+}
+
+/// Whether a link is encrypted; where the kernel does that, with what and since when.
+fn encryption(link: &ConnectionReport) -> String {
+    match &link.kernel_key {
+        _ if link.peer.is_none() => String::new(),
+        Some(key) => format!("{} {}", key.cipher, duration(key.age_s)),
+        None if link.encrypted => "yes".to_owned(),
+        None => "no".to_owned(),
+    }
 }
 
 /// Every known router, one line each.

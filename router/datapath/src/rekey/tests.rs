@@ -46,6 +46,25 @@ fn who_sees_the_other_end_ahead_follows_and_forgets_the_former_key_later() {
 }
 
 #[test]
+fn former_keys_are_forgotten_even_when_the_next_comes_sooner() {
+    let t = start();
+    let mut rekey = Rekey::new(QUICK, t);
+    for epoch in 0..50 {
+        rekey.handle_taken(epoch, t + s(10) * epoch);
+        rekey.handle_timeout(t + s(10) * epoch);
+        assert!(rekey.taken().count() <= 4, "{:?}", rekey.taken());
+    }
+}
+
+#[test]
+fn keys_that_live_shortly_are_looked_at_often() {
+    let short = RekeyConfig::with_max_age(s(1));
+    assert_eq!((short.pace, short.overlap, short.look()), (s(1), s(2), Duration::from_millis(250)));
+    let long = RekeyConfig::with_max_age(s(7200));
+    assert_eq!(long, RekeyConfig { max_age: s(7200), ..RekeyConfig::default() });
+}
+
+#[test]
 fn much_is_encrypted_with_several_keys_but_not_in_a_hurry() {
     let t = start();
     let mut rekey = Rekey::new(QUICK, t);

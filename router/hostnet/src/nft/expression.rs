@@ -53,6 +53,7 @@ pub(super) enum Meta {
     OutputInterface = 7,
     NetworkProtocol = 15,
     TransportProtocol = 16,
+    Decrypted = 25,
 }
 
 /// Where in a packet an offset counts from (`enum nft_payload_bases`).

@@ -78,6 +78,24 @@ impl Expressions {
         self.meta(Meta::NetworkProtocol).compare(Is::Equal, &[number])
     }
 
+    /// Condition: the packet arrived as it is, not out of IPsec. For [`Hook::Input`](super::Hook::Input) and
+    /// [`Hook::Forward`](super::Hook::Forward).
+    #[must_use]
+    pub fn came_in_the_clear(self) -> Self {
+        self.meta(Meta::Decrypted).compare(Is::Equal, &[0])
+    }
+
+    /// Condition: the packet's route leads through no IPsec. For [`Hook::Output`](super::Hook::Output).
+    #[must_use]
+    pub fn leaves_in_the_clear(self) -> Self {
+        // NFTA_RT_DREG, NFTA_RT_KEY, NFT_RT_XFRM (Linux since 4.20).
+        const DESTINATION: u16 = 1;
+        const KEY: u16 = 2;
+        const IS_TRANSFORMED: u32 = 4;
+        let load = Attributes::default().number(DESTINATION, REGISTER_1).number(KEY, IS_TRANSFORMED);
+        self.push("rt", &load).compare(Is::Equal, &[0])
+    }
+
     /// Condition: connection tracking says one of the states in `mask`.
     #[must_use]
     pub fn connection_state(self, mask: u32) -> Self {

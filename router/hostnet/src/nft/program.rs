@@ -128,6 +128,8 @@ pub enum Hook {
     Input,
     /// On their way through this host; frames through a bridge too, with `br_netfilter`.
     Forward,
+    /// On their way from this host's programs and tunnels, routed already.
+    Output,
     /// Frames as they come from a port of a bridge, before anybody else looks at them. A program with this hook has no
     /// other.
     BridgePort,
@@ -140,6 +142,7 @@ impl Hook {
         match self {
             Self::Input => (1, 0),
             Self::Forward => (2, 0),
+            Self::Output => (3, 0),
             Self::BridgePort => (0, -200),
         }
     }

@@ -1,7 +1,7 @@
 //! Requests to xfrm and their answers (Linux: `include/uapi/linux/xfrm.h`), and the writing and reading of its structures.
 //!
 //! Numbers are in host byte order, but for addresses, ports and SPIs. The kernel answers while we send, so nothing here
-//! ever waits. Every request is wiped after it was sent: some hold keys.
+//! ever waits. Requests and answers are wiped when they were used: some hold keys.
 
 use std::{io, net::IpAddr};
 
@@ -199,7 +199,7 @@ impl Channel {
     }
 
     /// Reads a whole table; `part` is the kind of its parts.
-    pub(super) fn dump(&self, kind: u16, part: u16) -> io::Result<Vec<Vec<u8>>> {
+    pub(super) fn dump(&self, kind: u16, part: u16) -> io::Result<Vec<Zeroizing<Vec<u8>>>> {
         for _ in 0..DUMP_ATTEMPTS {
             let answers = self.exchange(kind, REQUEST | DUMP, &Writer::default())?;
             if let Some(error) = answers.iter().find_map(Answer::error) {
@@ -218,7 +218,7 @@ impl Channel {
     }
 }
 
-fn failed(source: io::Error) -> HostError {
+pub(super) fn failed(source: io::Error) -> HostError {
     match source.raw_os_error() {
         Some(libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT) => HostError::Unsupported {
             feature: "IPsec (xfrm)",

@@ -8,6 +8,7 @@ use std::{
 
 use weave_hostnet::{
     Family, names, netns,
+    nft::{self, ChainSpec, Expressions, Hook, Program, Verdict},
     xfrm::{Cipher, Direction, EspKey, Rule, SPI_FIRST, Session, StateId, StateSpec, Whom},
 };
 
@@ -104,6 +105,23 @@ fn protect(host: &Site, peer: u8, family: Family, cipher: Cipher, epoch: u32) {
     session.set_policy(Direction::Out, Whom::Peer(remote), Rule::Protect(Some(outgoing.id.spi))).unwrap();
 }
 
+/// Drops what arrives at the port or leaves for it without IPsec, whatever the policies say.
+fn lock(host: &Site) {
+    const UDP: u8 = 17;
+    let chain = |name: &str, hook, condition: fn(Expressions) -> Expressions| {
+        let expressions = condition(Expressions::default().destination_port(UDP, PORT));
+        let rule = nft::Rule { note: "locked".to_owned(), expressions: expressions.verdict(Verdict::Drop) };
+        ChainSpec { name: name.to_owned(), hook: Some(hook), rules: vec![rule] }
+    };
+    let chains = vec![
+        chain("input", Hook::Input, Expressions::came_in_the_clear),
+        chain("output", Hook::Output, Expressions::leaves_in_the_clear),
+    ];
+    let program = Program { table: "lock".to_owned(), sets: Vec::new(), chains };
+    let install = || nft::Session::open().unwrap().install(&program, &[]).unwrap();
+    netns::in_netns(&host.namespace.netns().open().unwrap(), install).unwrap();
+}
+
 /// Counts what passes the underlay.
 fn watch_underlay() {
     shell(
@@ -161,8 +179,21 @@ fn tunnels_between_protected_hosts_show_nothing_but_esp() {
             let (encrypted, clear) = seen();
             assert!(encrypted >= 2 && clear == 0, "{encrypted} encrypted, {clear} in the clear");
 
+            // The other lock lets the same pass, and nothing when the first is gone.
+            hosts.iter().for_each(lock);
+            assert!(ping(), "{family:?} {cipher:?}");
+            hosts[0].shell("ip xfrm policy flush");
+            assert!(!ping());
+            assert_eq!(seen().1, 0, "it left");
+            // A key made again would begin with numbers that the other end has seen.
+            for (host, peer) in [(&hosts[0], 2), (&hosts[1], 1)] {
+                close(&host.session());
+                protect(host, peer, family, cipher, 1);
+            }
+            assert!(ping(), "{family:?} {cipher:?}");
+
             // A key that only one end has: nothing passes, nothing shows.
-            let id = StateId { to: address(1, family), spi: SPI_FIRST | 2 << 8 };
+            let id = StateId { to: address(1, family), spi: SPI_FIRST | 2 << 8 | 1 };
             hosts[1].session().remove_state(id).unwrap();
             assert!(!ping());
             assert_eq!(seen().1, 0);
@@ -216,6 +247,24 @@ fn keys_are_changed_without_losing_a_packet() {
             host.session().clear().unwrap();
         }
         drop((from, to));
+        end(hosts);
+    });
+}
+
+#[test]
+fn a_table_tells_what_passes_through_ipsec_from_what_does_not() {
+    run("esp::a_table_tells_what_passes_through_ipsec_from_what_does_not", || async {
+        let hosts = sites(2).await;
+        let (near, far, other) = (hosts[0].socket(0), hosts[1].socket(PORT), hosts[1].socket(PORT + 1));
+        assert!(arrives(&near, &far));
+        for host in &hosts {
+            lock(host);
+            assert!(!arrives(&near, &far) && arrives(&near, &other));
+            let listed = host.shell("nft list table inet lock");
+            assert!(listed.contains("rt ipsec missing") && listed.contains("ipsec missing drop"), "{listed}");
+            host.shell("nft delete table inet lock");
+            assert!(arrives(&near, &far));
+        }
         end(hosts);
     });
 }
