@@ -35,6 +35,10 @@ use inbox::{Inbox, ObjectId};
 /// How long after a failure we count as not served: by then it has been tried again.
 const TROUBLED_FOR: Duration = Duration::from_secs(90);
 
+/// How long a connection may take to come about. While a node starts, what is sent to the API server's Service is lost until
+/// kube-proxy has told the kernel where that leads, and only a new connection finds out.
+const CONNECT: Duration = Duration::from_secs(3);
+
 /// An API server.
 #[derive(Debug)]
 pub struct Cluster {
@@ -118,6 +122,7 @@ async fn client(access: &Access) -> anyhow::Result<Client> {
     };
     // Whoever follows waits by himself, and says so.
     config.default_retry = false;
+    config.connect_timeout = Some(CONNECT);
     Client::try_from(config).context("cannot make a client for the API server")
 }
 

@@ -19,6 +19,10 @@ use crate::{clock, peers::Nodes};
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long a connection may take to come about. While a node starts, the API server's Service leads nowhere: what is sent there
+/// is lost, until kube-proxy has told the kernel where it is, and only a new connection finds out.
+const CONNECT: Duration = Duration::from_secs(3);
+
 /// Objects asked for at a time.
 const PAGE: u32 = 500;
 
@@ -84,7 +88,8 @@ impl Cluster {
     ///
     /// # Errors
     /// When it makes no sense.
-    pub fn with(config: kube::Config, namespace: &str) -> anyhow::Result<Self> {
+    pub fn with(mut config: kube::Config, namespace: &str) -> anyhow::Result<Self> {
+        config.connect_timeout = Some(CONNECT);
         let client = Client::try_from(config).context("cannot make a client for the API server")?;
         Ok(Self { client, namespace: namespace.to_owned() })
     }

@@ -38,6 +38,9 @@ use crate::{
     settings::WITHOUT_MEANING,
 };
 
+/// Pause between two questions at the start, where everything waits for the answer.
+const SOON: Duration = Duration::from_secs(1);
+
 /// The pause after which what failed is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -131,7 +134,7 @@ impl Here {
                     Ok(nodes) => break nodes,
                     Err(error) => tracing::warn!("{error:#}"),
                 }
-                sleep(AGAIN).await;
+                sleep(SOON).await;
             }
         };
         let patience = Duration::from_secs(self.settings.api_patience);
