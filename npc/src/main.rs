@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use weave_npc::{
     args::{Args, Command},
@@ -51,6 +52,30 @@ fn run(args: Args) -> anyhow::Result<()> {
             let answer = control::ask(&args.socket, &question, patience)?;
             Ok(std::io::stdout().write_all(answer.as_bytes())?)
         }
-        None => daemon::run(args.into_config()?),
+        None => {
+            end_when_told()?;
+            daemon::run(args.into_config()?)
+        }
     }
+}
+
+/// Ends the process at SIGTERM and SIGINT, at once: what is in the kernel stays in force. The first process of a container,
+/// which we are in a pod, gets no signal that it does not wait for, and would be killed only after its pod's whole patience.
+fn end_when_told() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let (mut terminate, mut interrupt) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    let wait = move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        });
+        std::process::exit(0);
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
+    Ok(())
 }
