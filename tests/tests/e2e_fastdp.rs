@@ -139,6 +139,16 @@ fn the_kernel_carries_what_an_open_mesh_says() -> Result<()> {
             &format!("ping {} --count 5 --timeout 0.5", attached[1].address()),
         )?;
         ensure!(down.received == 5, "{down:?}");
+        // An upgrade may take longer than its peers wait for a router.
+        wait_until("the others to have given the router up", LIMIT, || {
+            let known = routers[1].report()?.router.peers.len() + routers[2].report()?.router.peers.len();
+            Ok(Look::when(known == 4, || format!("{known} known to both")))
+        })?;
+        for (from, to) in [(0, 1), (1, 0), (2, 0)] {
+            let line = format!("ping {} --count 5 --timeout 0.5", attached[to].address());
+            let late: PingReport = measure(lab.generator(), &attached[from].container, &line)?;
+            ensure!(late.received == 5, "from {from} to {to}: {late:?}");
+        }
         routers[0].restart()?;
         routers[0].await_ready()?;
         await_mesh(&routers, 3)?;

@@ -68,7 +68,7 @@ fn a_pod_is_isolated_before_it_is_connected_or_not_connected() -> Result<()> {
             plugins.must("DEL", &pod(number), &config)?;
         }
         await_state(router, &before)?;
-        daemon.stop("TERM", LIMIT)?;
+        ensure!(daemon.stop("TERM", LIMIT)?.success(), "{}", daemon.last_words(5));
         tool::run(host.command(&npc).arg("reset"))?;
         Ok(())
     })

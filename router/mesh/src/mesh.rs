@@ -184,6 +184,13 @@ impl Mesh {
         self.peers.peer(peer).filter(|peer| peer.joined)?.record.fact(ns.0, key).map(|value| &**value)
     }
 
+    /// Whether anything is known of a peer. Of one that was dropped nothing is, while the events that tell the end of its
+    /// facts are still to be taken.
+    #[must_use]
+    pub fn knows(&self, peer: PeerName) -> bool {
+        self.peers.peer(peer).is_some()
+    }
+
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.run(now);

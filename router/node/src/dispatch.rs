@@ -185,6 +185,10 @@ fn on_attachment(
         node.mesh.remove_fact(attachment::NAMESPACE, &mac.0, now);
         node.attachments_by_peer.entry(node.local).or_default().remove(&mac);
     }
+    if attachment.is_none() && !node.mesh.knows(peer) {
+        // Its router is dropped, and what it leaves behind goes on: see `on_peer_left`, which follows.
+        return Ok(());
+    }
     let by_mac = node.attachments_by_peer.entry(peer).or_default();
     match attachment {
         Some(attachment) => by_mac.insert(mac, attachment),
