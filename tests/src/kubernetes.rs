@@ -81,7 +81,9 @@ pub fn images(lab: &Lab, programs: &Programs) -> Result<Vec<PathBuf>> {
         Image {
             name: "docker.io/lab/box:1",
             programs: &busybox,
-            links: &["sh", "sleep", "ping", "httpd", "wget", "nslookup", "timeout", "cat", "kill", "ip", "tail"],
+            links: &[
+                "sh", "sleep", "ping", "httpd", "wget", "nslookup", "timeout", "cat", "kill", "ip", "tail",
+            ],
             files: &[("www/index.html", "served by weave\n"), ("etc/passwd", "root:x:0:0:root:/:/bin/sh\n")],
         },
         Image {

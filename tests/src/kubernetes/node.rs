@@ -93,6 +93,8 @@ impl<'h> Node<'h> {
             let options = format!("lowerdir={place},upperdir={layer}/upper,workdir={layer}/work");
             writeln!(script, "mount -n -t overlay -o {options} overlay {place}")?;
         }
+        // What other runtimes of this machine brought.
+        script += "rm -f /etc/cni/net.d/*\n";
         // Two machines have two identities.
         writeln!(script, "tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id")?;
         for (number, (name, value)) in KERNEL.iter().enumerate() {
