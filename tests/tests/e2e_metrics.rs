@@ -119,11 +119,14 @@ fn prometheus_reads_what_the_router_counts() -> Result<()> {
         await_mesh(&routers, 1)?;
         let attached = attach_each(&routers)?;
         await_all_pings(&lab, &attached)?;
-        // Neighbours compare hashes every ten seconds or so.
-        wait_until("a neighbour's hash to be counted", LIMIT, || {
+        // Neighbours compare hashes every ten seconds or so, each in its own time.
+        wait_until("hashes of both neighbours to be counted", LIMIT, || {
             let seen = Exposition::parse(&scrape(&hosts[0], "/metrics")?.1)?;
-            let hash = seen.get("weave_gossip_bytes_total", &[("direction", "received"), ("kind", "hash")]);
-            Ok(Look::when(hash.is_ok_and(|bytes| bytes > 0.0), || "none yet".to_owned()))
+            let is_counted = |direction| {
+                let labels = [("direction", direction), ("kind", "hash")];
+                seen.get("weave_gossip_bytes_total", &labels).is_ok_and(|bytes| bytes > 0.0)
+            };
+            Ok(Look::when(is_counted("sent") && is_counted("received"), || "not yet".to_owned()))
         })?;
         let (head, body) = scrape(&hosts[0], "/metrics")?;
         ensure!(head.starts_with("HTTP/1.1 200"), "{head}");
