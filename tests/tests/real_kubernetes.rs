@@ -149,7 +149,10 @@ fn a_deleted_node_leaves_nothing(
         let owners = owners(programs, first.host())?;
         Ok(Look::when(!owners.contains("n2"), || owners))
     });
-    waited.map(drop)
+    waited?;
+    // Nobody is left there to say what its containers have said.
+    let gone = "-n kube-system delete pods --field-selector=spec.nodeName=n2 --force --grace-period=0";
+    control.tell(gone).map(drop)
 }
 
 /// Who owns address space, as a node's router sees it.
