@@ -314,7 +314,13 @@ pub(crate) fn classes(direction: Direction, family: IpFamily) -> String {
 
 pub(crate) fn sets() -> Vec<SetSpec> {
     use Field::{Ipv4, Ipv6, Number};
-    let set = |name: String, key| SetSpec { name, key: vec![key], value: None, has_intervals: false };
+    let set = |name: String, key| SetSpec {
+        name,
+        key: vec![key],
+        value: None,
+        has_intervals: false,
+        has_counters: false,
+    };
     let mut sets = vec![set(SWITCH.to_owned(), Number)];
     for (family, address) in FAMILIES.into_iter().zip([Ipv4, Ipv6]) {
         sets.push(set(named("rejudge", family), address));
@@ -332,6 +338,7 @@ fn sets_of_bank() -> Vec<SetSpec> {
         key: key.to_vec(),
         value: None,
         has_intervals: false,
+        has_counters: false,
     };
     let map = |name: &str, key: &[Field]| SetSpec { value: Some(Number), ..set(name, key) };
     let intervals = |name: &str, key: &[Field]| SetSpec { has_intervals: true, ..map(name, key) };

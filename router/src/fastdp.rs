@@ -43,6 +43,7 @@ use self::{
     shield::{Known, Shield},
 };
 pub(crate) use self::{
+    guard::{Carried, carried},
     pulse::Vouch,
     shield::{KeyInUse, Protection, can_encrypt},
 };

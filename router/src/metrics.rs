@@ -2,7 +2,11 @@
 //!
 //! Everything is read from one snapshot of the engine's state at the time of the scrape; nothing is counted twice.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
 
 use prometheus_client::{
     collector::Collector,
@@ -12,9 +16,11 @@ use prometheus_client::{
 };
 use weave_api::{ApiError, ConnectionState, Overlay, Report};
 use weave_datapath::DropReason;
+use weave_model::PeerName;
 
 use crate::{
     engine::{self, Engine},
+    fastdp::{self, Carried},
     ops::{Ops, stopping},
     report,
 };
@@ -33,7 +39,9 @@ struct Snapshot {
     worker: weave_worker::Counters,
     dns: Option<weave_dns::Stats>,
     /// Frames of containers that came from addresses of others.
-    forgeries: std::collections::BTreeMap<weave_hostnet::Forgery, u64>,
+    forgeries: BTreeMap<weave_hostnet::Forgery, u64>,
+    /// What the kernel carried for whom.
+    carried: BTreeMap<IpAddr, Carried>,
     /// Whether the ring answers requests of its own: claims and allocations that wait.
     pending: usize,
     /// Own live names.
@@ -47,10 +55,12 @@ impl Ops {
     pub(crate) async fn metrics(&self) -> Result<String, ApiError> {
         let facts = std::sync::Arc::clone(&self.facts);
         let (attached, mtu, forgeries) = (self.attached(), self.mtu(), self.forgeries());
+        // Nobody counts where the kernel cannot.
+        let carried = fastdp::carried().unwrap_or_default();
         let snapshot = self.engine.run(move |engine, now| {
             let report = report::build(engine, &facts, &attached, mtu, now);
             let snapshot = Snapshot::take(engine, report, facts.dns_stats(), now);
-            Snapshot { forgeries, ..snapshot }
+            Snapshot { forgeries, carried, ..snapshot }
         });
         let mut registry = Registry::default();
         registry.register_collector(Box::new(snapshot.await.map_err(stopping)?));
@@ -72,7 +82,8 @@ impl Snapshot {
             facts: mesh.facts,
             worker: engine.workers.counters(),
             dns,
-            forgeries: std::collections::BTreeMap::new(),
+            forgeries: BTreeMap::new(),
+            carried: BTreeMap::new(),
             pending: engine.node.ipam_status().map_or(0, |status| status.pending.len()),
             own_names: report.dns.iter().flat_map(|dns| &dns.entries).filter(|e| e.peer == own).count(),
             report,
@@ -80,7 +91,7 @@ impl Snapshot {
     }
 
     fn connections(&self, out: &mut Page<'_, '_>) -> std::fmt::Result {
-        let mut count_by_kind = std::collections::BTreeMap::<_, f64>::new();
+        let mut count_by_kind = BTreeMap::<_, f64>::new();
         for link in &self.report.router.connections {
             let encryption = if link.encrypted { "yes" } else { "" };
             let overlay = link.overlay.map(|overlay| overlay.to_string()).unwrap_or_default();
@@ -161,6 +172,47 @@ impl Snapshot {
             }
         }
         Ok(())
+    }
+
+    /// What the kernel carried, by neighbour.
+    fn kernel_path(&self, out: &mut Page<'_, '_>) -> std::fmt::Result {
+        let carried = self.carried_by_peer();
+        let labels = |peer: &PeerName, way: &str| [("peer", peer.to_string()), ("direction", way.to_owned())];
+        let mut bytes = out.counter(
+            "weave_fastdp_bytes",
+            "Bytes of the kernel's tunnels, heartbeats included; headers of packets joined on the way count once",
+        )?;
+        for (peer, carried) in &carried {
+            bytes.put(&labels(peer, "sent"), carried.sent.bytes)?;
+            bytes.put(&labels(peer, "received"), carried.received.bytes)?;
+        }
+        let mut packets = out.counter(
+            "weave_fastdp_packets",
+            "Packets of the kernel's tunnels, heartbeats included; those joined on the way count once",
+        )?;
+        for (peer, carried) in &carried {
+            packets.put(&labels(peer, "sent"), carried.sent.packets)?;
+            packets.put(&labels(peer, "received"), carried.received.packets)?;
+        }
+        Ok(())
+    }
+
+    /// Of those with whom nobody shares an address.
+    fn carried_by_peer(&self) -> BTreeMap<PeerName, Carried> {
+        let mut peers_by_address = BTreeMap::<IpAddr, Vec<PeerName>>::new();
+        for link in &self.report.router.connections {
+            let address: Option<SocketAddr> = link.address.parse().ok();
+            if let (ConnectionState::Established, Some(peer), Some(address)) =
+                (link.state, link.peer, address)
+            {
+                peers_by_address.entry(address.ip()).or_default().push(peer);
+            }
+        }
+        let alone = peers_by_address.iter().filter_map(|(address, peers)| match peers[..] {
+            [peer] => Some((peer, *self.carried.get(address)?)),
+            _ => None,
+        });
+        alone.collect()
     }
 
     /// What went through the tunnel, and what was thrown away.
@@ -280,6 +332,7 @@ impl Collector for Snapshot {
         let mut page = Page(&mut encoder);
         self.connections(&mut page)?;
         self.links(&mut page)?;
+        self.kernel_path(&mut page)?;
         self.data_plane(&mut page)?;
         self.gossip(&mut page)?;
         self.addresses(&mut page)?;

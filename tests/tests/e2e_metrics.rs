@@ -3,11 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use weave_api::Overlay;
 use weave_tests::{
     clock::{Look, wait_until},
     lab::Host,
-    scene::{LIMIT, attach_each, await_all_pings, await_mesh, finish, hosts, lab, play, routers},
+    scene::{
+        LIMIT, attach_each, await_all_pings, await_mesh, await_overlay, finish, hosts, lab, play, routers,
+        start_open,
+    },
     tool,
+    traffic::{Server, TcpReport, measure},
 };
 
 /// Samples by name and labels, and the type of each family.
@@ -182,6 +187,42 @@ fn prometheus_reads_what_the_router_counts() -> Result<()> {
         // For reading, and nothing but this.
         let (head, _) = scrape(&hosts[0], "/v1/report")?;
         ensure!(head.starts_with("HTTP/1.1 404"), "{head}");
+        finish(routers)
+    })
+}
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn what_the_kernel_carries_is_counted_by_neighbour() -> Result<()> {
+    play("what_the_kernel_carries_is_counted_by_neighbour", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 2] = hosts(&mut lab)?;
+        let routers = start_open(programs, &hosts, &["--metrics-addr=127.0.0.1:6782"])?;
+        await_mesh(&routers, 1)?;
+        let attached = attach_each(&routers)?;
+        await_overlay(&routers, Overlay::Fastdp)?;
+        await_all_pings(&lab, &attached)?;
+        let peers = ["02:00:00:00:00:02", "02:00:00:00:00:01"];
+        let carried = |host: usize, name: &str, direction: &str| {
+            let seen = Exposition::parse(&scrape(&hosts[host], "/metrics")?.1)?;
+            seen.get(name, &[("peer", peers[host]), ("direction", direction)])
+        };
+        let before = [
+            carried(0, "weave_fastdp_bytes_total", "sent")?,
+            carried(1, "weave_fastdp_bytes_total", "received")?,
+        ];
+        let server = Server::start(lab.generator(), &attached[1].container, attached[1].address())?;
+        let line = format!("tcp {} --seconds 0.3", server.at());
+        let tcp: TcpReport = measure(lab.generator(), &attached[0].container, &line)?;
+        let sent = carried(0, "weave_fastdp_bytes_total", "sent")? - before[0];
+        let received = carried(1, "weave_fastdp_bytes_total", "received")? - before[1];
+        // What is under way twice, and headers: by far less than as much again.
+        let payload = tcp.bytes as f64;
+        ensure!(payload > 1e6 && sent > payload * 0.99 && sent < payload * 2.0, "sent {sent}: {tcp:?}");
+        ensure!(received > payload * 0.99 && received < payload * 2.0, "received {received}: {tcp:?}");
+        for (host, direction) in [(0, "sent"), (0, "received"), (1, "sent"), (1, "received")] {
+            ensure!(carried(host, "weave_fastdp_packets_total", direction)? > 0.0, "{host} {direction}");
+        }
         finish(routers)
     })
 }

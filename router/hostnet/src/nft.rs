@@ -27,6 +27,7 @@ mod program;
 mod readback;
 mod ruleset;
 mod survey;
+mod traffic;
 mod transaction;
 mod watch;
 
@@ -42,6 +43,7 @@ pub use program::{
     ChainSpec, Field, Hook, Item, Program, Rule, Session, SetChange, SetSpec, Value, is_stale, uninstall,
     uninstall_from_bridges,
 };
+pub use traffic::Traffic;
 pub use watch::{Author, Notice, TableWatch};
 
 use crate::HostError;

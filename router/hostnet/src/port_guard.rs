@@ -189,6 +189,7 @@ fn program() -> Program {
         key: key.to_vec(),
         value: None,
         has_intervals: false,
+        has_counters: false,
     };
     let chain = |name: &str, hook, rules| ChainSpec { name: name.to_owned(), hook, rules };
     Program {

@@ -3,12 +3,14 @@
 //! The kernel takes VXLAN from whoever sends it, and puts it on the bridge. So what arrives on that port from any other
 //! address than those of our neighbours is dropped, in an nftables table of our own.
 //!
+//! It also counts what is sent to and received from each of them.
+//!
 //! Beside a [shield](super::shield) the table is its second lock: what leaves or arrives on that port without IPsec is
 //! dropped, but for those whom the shield lets through in the clear. The shield's policies say which packets are to be
 //! encrypted, the table looks at whether they are: who flushes either one leaves the other.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -18,15 +20,18 @@ use weave_hostnet::{
     HostError,
     nft::{
         self, ChainSpec, End, Expressions, Field, Hook, IpFamily, Item, Program, Register, Rule, Session,
-        SetChange, SetSpec, Value, Verdict,
+        SetChange, SetSpec, Traffic, Value, Verdict,
     },
 };
 
 use super::{PORT, shield::Shield};
 
-/// The table, and its sets: who may come in, and with whom we speak in the clear.
+/// The table, and its sets: who may come in, what was received from whom and sent to whom, and with whom we speak in the
+/// clear.
 pub(super) const TABLE: &str = "weave-fastdp";
 const PEERS: [&str; 2] = ["peers4", "peers6"];
+const RECEIVED: [&str; 2] = ["received4", "received6"];
+const SENT: [&str; 2] = ["sent4", "sent6"];
 const CLEAR: [&str; 2] = ["clear4", "clear6"];
 /// A table that is tried out and taken away.
 const TRIAL: &str = "weave-fastdp-trial";
@@ -154,41 +159,73 @@ pub(super) fn remove() -> anyhow::Result<()> {
     Ok(nft::uninstall(TABLE)?)
 }
 
+/// What the kernel carried for a neighbour: frames with their tunnel's headers, and heartbeats.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Carried {
+    pub(crate) sent: Traffic,
+    pub(crate) received: Traffic,
+}
+
+/// What the kernel carried, by the neighbour's address. Counted anew for who was away.
+pub(crate) fn carried() -> Result<BTreeMap<IpAddr, Carried>, HostError> {
+    let program = program(TABLE, false);
+    let session = Session::open()?;
+    let mut carried = BTreeMap::<IpAddr, Carried>::new();
+    for set in program.sets.iter().filter(|set| set.has_counters) {
+        for (key, traffic) in session.traffic(&program, set)? {
+            let [Value::Address(address)] = key[..] else { continue };
+            let carried = carried.entry(address).or_default();
+            if SENT.contains(&set.name.as_str()) {
+                carried.sent = traffic;
+            } else {
+                carried.received = traffic;
+            }
+        }
+    }
+    Ok(carried)
+}
+
 fn item(address: IpAddr) -> Item {
     Item { key: vec![Value::Address(address)], last: None, value: None }
 }
 
 fn program(table: &str, is_shielded: bool) -> Program {
     let families = [(IpFamily::V4, Field::Ipv4), (IpFamily::V6, Field::Ipv6)];
-    let sets: Vec<[&str; 2]> = if is_shielded { vec![PEERS, CLEAR] } else { vec![PEERS] };
+    let mut sets = vec![PEERS, RECEIVED, SENT];
+    sets.extend(is_shielded.then_some(CLEAR));
     let sets = sets.iter().flat_map(|names| names.iter().zip(families)).map(|(name, (_, field))| SetSpec {
         name: (*name).to_owned(),
         key: vec![field],
         value: None,
         has_intervals: false,
+        has_counters: RECEIVED.contains(name) || SENT.contains(name),
     });
     let strangers = PEERS.iter().zip(families).map(|(set, (family, _))| {
         let rule = to_the_port(family).load_header_address(End::Source, family, Register(0));
         drop_all("no VXLAN from strangers", rule.is_not_in_set(set, Register(0)))
     });
-    let mut chains =
-        vec![ChainSpec { name: "input".to_owned(), hook: Some(Hook::Input), rules: strangers.collect() }];
+    let mut input: Vec<Rule> = strangers.collect();
+    let mut output = Vec::new();
     if is_shielded {
-        let arriving = CLEAR.iter().zip(families).map(|(set, (family, _))| {
+        for (set, (family, _)) in CLEAR.iter().zip(families) {
             let rule = to_the_port(family).load_header_address(End::Source, family, Register(0));
-            drop_all("no VXLAN in the clear", rule.is_not_in_set(set, Register(0)).came_in_the_clear())
-        });
-        chains[0].rules.extend(arriving);
-        let leaving = CLEAR.iter().zip(families).map(|(set, (family, _))| {
+            let rule = rule.is_not_in_set(set, Register(0)).came_in_the_clear();
+            input.push(drop_all("no VXLAN in the clear", rule));
             let rule = to_the_port(family).load_header_address(End::Destination, family, Register(0));
-            drop_all("no VXLAN in the clear", rule.is_not_in_set(set, Register(0)).leaves_in_the_clear())
-        });
-        chains.push(ChainSpec {
-            name: "output".to_owned(),
-            hook: Some(Hook::Output),
-            rules: leaving.collect(),
-        });
+            let rule = rule.is_not_in_set(set, Register(0)).leaves_in_the_clear();
+            output.push(drop_all("no VXLAN in the clear", rule));
+        }
     }
+    let counted = |set: &str, family, end| {
+        let rule = to_the_port(family).load_header_address(end, family, Register(0));
+        Rule { note: "counted by neighbour".to_owned(), expressions: rule.is_in_set(set, Register(0)) }
+    };
+    for (index, (family, _)) in families.into_iter().enumerate() {
+        input.push(counted(RECEIVED[index], family, End::Source));
+        output.push(counted(SENT[index], family, End::Destination));
+    }
+    let chain = |name: &str, hook, rules| ChainSpec { name: name.to_owned(), hook: Some(hook), rules };
+    let chains = vec![chain("input", Hook::Input, input), chain("output", Hook::Output, output)];
     Program { table: table.to_owned(), sets: sets.collect(), chains }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{
     attribute::Attributes,
-    expression::value,
+    expression::{expression, value},
     program::{ChainSpec, Field, INTERFACE_LENGTH, Item, Program, Rule, SetChange, SetSpec, Value},
     ruleset::{self, Base, Message, Operation},
 };
@@ -121,6 +121,7 @@ fn new_set(program: &Program, set: &SetSpec, id: u32) -> Message {
     const DATA_LENGTH: u16 = 7;
     const DESCRIPTION: u16 = 9;
     const ID: u16 = 10;
+    const EXPRESSION: u16 = 17;
     const CONCATENATION: u16 = 2;
     const ELEMENT: u16 = 1;
     const FIELD_LENGTH: u16 = 1;
@@ -149,6 +150,10 @@ fn new_set(program: &Program, set: &SetSpec, id: u32) -> Message {
             list.nested(ELEMENT, &Attributes::default().number(FIELD_LENGTH, length(field.length())))
         });
         attributes = attributes.nested(DESCRIPTION, &Attributes::default().nested(CONCATENATION, &fields));
+    }
+    if set.has_counters {
+        // Every element gets one of its own.
+        attributes = attributes.nested(EXPRESSION, &expression("counter", &Attributes::default()));
     }
     message(
         program.family(),
@@ -300,6 +305,7 @@ mod tests {
             key: key.to_vec(),
             value,
             has_intervals,
+            has_counters: false,
         };
         let address = |text: &str| Value::Address(text.parse().unwrap());
         let item = |key: Vec<Value>, last, value| Item { key, last, value };
@@ -353,8 +359,13 @@ mod tests {
 
     #[test]
     fn many_elements_are_split_into_lists_that_fit_a_message() {
-        let set =
-            SetSpec { name: "set".to_owned(), key: vec![Field::Ipv4], value: None, has_intervals: false };
+        let set = SetSpec {
+            name: "set".to_owned(),
+            key: vec![Field::Ipv4],
+            value: None,
+            has_intervals: false,
+            has_counters: false,
+        };
         let item = |n: u32| Item {
             key: vec![Value::Address(IpAddr::from(n.to_be_bytes()))],
             last: None,

@@ -178,10 +178,15 @@ impl Expressions {
 
     pub(super) fn push(self, name: &str, data: &Attributes) -> Self {
         const ELEMENT: u16 = 1;
-        const NAME: u16 = 1;
-        const DATA: u16 = 2;
-        Self(self.0.nested(ELEMENT, &Attributes::default().text(NAME, name).nested(DATA, data)))
+        Self(self.0.nested(ELEMENT, &expression(name, data)))
     }
+}
+
+/// One expression, as rules list it and sets have it.
+pub(super) fn expression(name: &str, data: &Attributes) -> Attributes {
+    const NAME: u16 = 1;
+    const DATA: u16 = 2;
+    Attributes::default().text(NAME, name).nested(DATA, data)
 }
 
 pub(super) fn value(bytes: &[u8]) -> Attributes {

@@ -38,6 +38,8 @@ pub struct SetSpec {
     pub value: Option<Field>,
     /// Whether keys are intervals, which must not overlap.
     pub has_intervals: bool,
+    /// Whether each element counts what it is found for, as [`Session::traffic`] tells. Kernels before 5.7 do not count.
+    pub has_counters: bool,
 }
 
 /// What a part of a key, or a value, is.

@@ -73,15 +73,23 @@ impl Session {
     }
 
     fn read_set(&self, program: &Program, set: &SetSpec) -> Result<Vec<Item>, HostError> {
-        const NAME: u16 = 2;
-        const ELEMENTS: u16 = 3;
-        let question = Attributes::default().text(TABLE, &program.table).text(NAME, &set.name);
-        let answers = transaction::dump_of(&self.0, NFTABLES, GET_ELEMENTS, program.family(), &question)?;
-        let lists = answers.iter().filter(|answer| is(answer, NEW_ELEMENTS));
-        let lists = lists.map(|answer| attribute::find(body(answer), ELEMENTS).unwrap_or_default());
-        let elements = lists.flat_map(|list| attribute::read(list).map(|(_, element)| element));
-        read_elements(set, elements).ok_or_else(|| unreadable(&set.name))
+        let answers = self.dump_set(program, set)?;
+        read_elements(set, elements_in(&answers)).ok_or_else(|| unreadable(&set.name))
     }
+
+    pub(super) fn dump_set(&self, program: &Program, set: &SetSpec) -> Result<Vec<Answer>, HostError> {
+        const NAME: u16 = 2;
+        let question = Attributes::default().text(TABLE, &program.table).text(NAME, &set.name);
+        transaction::dump_of(&self.0, NFTABLES, GET_ELEMENTS, program.family(), &question)
+    }
+}
+
+/// The elements that a dump of a set told of.
+pub(super) fn elements_in(answers: &[Answer]) -> impl Iterator<Item = &[u8]> {
+    const ELEMENTS: u16 = 3;
+    let lists = answers.iter().filter(|answer| is(answer, NEW_ELEMENTS));
+    let lists = lists.map(|answer| attribute::find(body(answer), ELEMENTS).unwrap_or_default());
+    lists.flat_map(|list| attribute::read(list).map(|(_, element)| element))
 }
 
 /// The items that these elements of a set are; `None` if one makes no sense.
@@ -111,7 +119,7 @@ fn counted(program: &Program, rule: &[u8]) -> Option<(String, u64)> {
 }
 
 /// `None` if what was asked about is not there.
-fn absent<T>(answer: Result<T, HostError>) -> Result<Option<T>, HostError> {
+pub(super) fn absent<T>(answer: Result<T, HostError>) -> Result<Option<T>, HostError> {
     match answer {
         Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
         other => other.map(Some),
@@ -225,7 +233,7 @@ fn predecessor(bytes: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-fn parts(set: &SetSpec, mut bytes: &[u8]) -> Option<Vec<Value>> {
+pub(super) fn parts(set: &SetSpec, mut bytes: &[u8]) -> Option<Vec<Value>> {
     let mut parts = Vec::new();
     for field in &set.key {
         parts.push(part(*field, bytes)?);
