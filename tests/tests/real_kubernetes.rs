@@ -112,7 +112,8 @@ fn a_roll_out_loses_nothing(control: &Control<'_>) -> Result<()> {
     let far = address(control, "far")?;
     let pings = [("far", web), ("web", far)];
     for (pod, to) in &pings {
-        let start = format!("ping -i 0.1 {to} >/tmp/pings 2>&1 & echo $! >/tmp/pid");
+        let start =
+            format!("date -u +%T >/tmp/started; ping -i 0.1 {to} >/tmp/pings 2>&1 & echo $! >/tmp/pid");
         control.await_inside(pod, &start, true)?;
     }
     control.tell("-n kube-system rollout restart daemonset/weave-net")?;
@@ -123,9 +124,22 @@ fn a_roll_out_loses_nothing(control: &Control<'_>) -> Result<()> {
         let mut numbers =
             said.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u32>().ok());
         let (sent, received) = numbers.next().zip(numbers.next()).with_context(|| said.clone())?;
-        ensure!(sent > 50 && sent - received <= 1, "{pod}: {said}");
+        let (_, all) = control.inside(pod, "cat /tmp/started; grep -o 'seq=[0-9]*' /tmp/pings")?;
+        let started = all.lines().next().unwrap_or_default();
+        ensure!(
+            sent > 50 && sent - received <= 1,
+            "{pod}, pings 0.1 s apart since {started}, not answered: {:?}; {said}",
+            missing(&all, sent)
+        );
     }
     Ok(())
+}
+
+/// The numbers below `sent` of which no answer speaks.
+fn missing(answers: &str, sent: u32) -> Vec<u32> {
+    let answered: std::collections::BTreeSet<u32> =
+        answers.split("seq=").filter_map(|word| word.trim().parse().ok()).collect();
+    (0..sent).filter(|number| !answered.contains(number)).collect()
 }
 
 /// A node dies and is deleted: the others own its address space, and nothing names it.

@@ -8,11 +8,15 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
+use tracing_subscriber::EnvFilter;
 use weave_kube::{
     install::Install,
     manifest::Manifest,
     run::{self, Settings},
 };
+
+/// What the client of the API server has to say, we say in our own words.
+const LOGGED: &str = "info,kube_client=off,kube_runtime=off";
 
 /// Runs a router on a node of Kubernetes.
 #[derive(Debug, Parser)]
@@ -44,7 +48,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_ansi(io::stderr().is_terminal()).with_writer(io::stderr).init();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
+    let is_for_eyes = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_for_eyes).with_writer(io::stderr).init();
     let line = match Line::try_parse() {
         Ok(line) => line,
         Err(error) => {
