@@ -202,6 +202,11 @@ impl<'h> Router<'h> {
         Ok(())
     }
 
+    /// Its next life is of these programs.
+    pub fn install(&mut self, programs: &Programs) {
+        self.programs = programs.clone();
+    }
+
     /// Ends it with SIGKILL.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ mod lab;
 mod screen;
 mod sim;
 mod test;
+mod upgrade;
 
 use std::process::ExitCode;
 

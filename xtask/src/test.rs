@@ -1,11 +1,11 @@
 //! `cargo xtask test`: every check and test there is, in the order in which they fail fastest.
 
-use std::{env, process::Command};
+use std::{env, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::{guest, kubernetes, screen::say};
+use crate::{guest, kubernetes, screen::say, upgrade};
 
 /// Arguments of `test`.
 #[derive(Debug, Args)]
@@ -22,6 +22,12 @@ pub(crate) struct Test {
     /// Only the tests in a real cluster: an API server, and kubelets with containerd on hosts of the lab. Kubernetes is built first, once. On Debian and as root
     #[arg(long, conflicts_with_all = ["quick", "policy", "real"])]
     kubernetes: bool,
+    /// Only the tests beside a former version, which is built from this clone's history first
+    #[arg(long, conflicts_with_all = ["quick", "policy", "real", "kubernetes", "guest"])]
+    upgrade: bool,
+    /// Which version that is, as git names commits
+    #[arg(long, requires = "upgrade", default_value = upgrade::FORMER, value_name = "REVISION")]
+    from: String,
     /// Only the tests that need ESP, in an emulated machine with a kernel that has it. On Debian; as root, where programs are missing
     #[arg(long, conflicts_with_all = ["quick", "policy", "real", "kubernetes"])]
     guest: bool,
@@ -42,10 +48,11 @@ struct Check {
 }
 
 impl Check {
-    fn run(&self) -> Result<()> {
+    fn run(&self, environment: &[(&str, &Path)]) -> Result<()> {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
         command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).args(self.command.split(' '));
+        command.envs(environment.iter().copied());
         let status = command.status().context("cannot run cargo")?;
         if !status.success() {
             bail!("{} failed: cargo {}", self.title, self.command);
@@ -132,6 +139,20 @@ const KUBERNETES: [Check; 2] = [
     },
 ];
 
+/// What `--upgrade` runs.
+const UPGRADE: [Check; 2] = [
+    Check {
+        title: "lints of the tests beside a former version",
+        command: "clippy --quiet --package weave-tests --features upgrade --tests -- --deny warnings",
+        is_quick: false,
+    },
+    Check {
+        title: "routers beside those of a former version, and in their place",
+        command: "test --package weave-tests --features upgrade --test upgrade -- --include-ignored --test-threads=1",
+        is_quick: false,
+    },
+];
+
 /// What `--guest` begins with: its tests are built for it alone.
 const GUEST_LINTS: Check = Check {
     title: "lints of the tests in the guest",
@@ -184,12 +205,16 @@ impl Test {
     pub(crate) fn run(&self) -> Result<std::process::ExitCode> {
         let start = weave_tests::clock::now();
         if self.guest {
-            GUEST_LINTS.run()?;
+            GUEST_LINTS.run(&[])?;
             guest::run(&self.kernel, &GUEST, self.only.as_deref(), say)?;
             say(&format!("all tests passed in the guest in {:.0} s", start.elapsed().as_secs_f64()));
             return Ok(std::process::ExitCode::SUCCESS);
         }
-        let chosen: Vec<&Check> = if self.kubernetes {
+        let mut former = None;
+        let chosen: Vec<&Check> = if self.upgrade {
+            former = Some(upgrade::programs(&self.from)?);
+            UPGRADE.iter().collect()
+        } else if self.kubernetes {
             install(&[NEEDED_BY_NODES.as_slice(), &kubernetes::NEEDED].concat())?;
             kubernetes::programs()?;
             KUBERNETES.iter().collect()
@@ -201,9 +226,10 @@ impl Test {
         } else {
             CHECKS.iter().filter(|c| c.is_quick || !self.quick).collect()
         };
+        let environment: Vec<_> = former.iter().map(|path| (upgrade::DIRECTORY, path.as_path())).collect();
         for (number, check) in chosen.iter().enumerate() {
             say(&format!("[{}/{}] {}", number + 1, chosen.len(), check.title));
-            check.run()?;
+            check.run(&environment)?;
         }
         say(&format!("all {} checks passed in {:.0} s", chosen.len(), start.elapsed().as_secs_f64()));
         Ok(std::process::ExitCode::SUCCESS)
