@@ -21,7 +21,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 use weave_datapath::{Querier, RekeyConfig};
-use weave_hostnet::{Host, HostError, names::mac_from_seed, udp::Socket};
+use weave_hostnet::{Host, HostError, names::mac_from_seed, udp::Socket, xfrm::Encapsulation};
 use weave_link::{Credentials, StretchedPassword};
 use weave_model::Uid;
 use weave_names::Snapshot;
@@ -194,9 +194,11 @@ async fn start(
     let endpoint = start_quic(socket, local)?;
     let (link_events, links_receiver) = mpsc::channel(LINK_EVENTS);
     let can_encrypt = can_encrypt(config);
+    let encapsulation = can_encrypt.then(open_encapsulation).flatten();
     let lacks_vxlan = no_fastdp(config, can_encrypt).is_none() && lacks_vxlan(host).await;
+    let kernel = Kernel { can_encrypt, takes_udp: encapsulation.is_some(), lacks_vxlan };
     let introduction = Introduction {
-        hello: hello(config, local, uid, Kernel { can_encrypt, lacks_vxlan }),
+        hello: hello(config, local, uid, kernel),
         trusted: config.trusted_subnets.iter().map(|subnet| subnet.net()).collect(),
     };
     let credentials = Credentials {
@@ -218,6 +220,7 @@ async fn start(
         is_private: !config.passwords.is_empty(),
         trusted: config.trusted_subnets.iter().map(|subnet| subnet.net()).collect(),
         can_encrypt,
+        encapsulation,
         rekey: RekeyConfig::with_max_age(config.rekey_after),
         plans: plans_receiver,
     })
@@ -380,6 +383,13 @@ fn can_encrypt(config: &Config) -> bool {
     fastdp::can_encrypt()
         .inspect_err(|error| tracing::info!(%error, "the tunnel carries what is to be encrypted"))
         .is_ok()
+}
+
+/// The port for ESP in UDP. Without it links need IP protocol 50.
+fn open_encapsulation() -> Option<Encapsulation> {
+    Encapsulation::open()
+        .inspect_err(|error| tracing::warn!(%error, "encrypted frames can only come as IP protocol 50"))
+        .ok()
 }
 
 /// Looked at once: a module that is loaded later serves from the next start on.

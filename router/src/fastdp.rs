@@ -31,7 +31,7 @@ use tokio::{
     task::AbortHandle,
 };
 use weave_datapath::{Plan, RekeyConfig};
-use weave_hostnet::{Host, LinkIndex};
+use weave_hostnet::{Host, LinkIndex, xfrm::Encapsulation};
 use weave_model::{LinkId, PeerName};
 
 use self::{
@@ -81,6 +81,7 @@ pub(crate) struct Fastdp {
     /// Why the kernel is to carry nothing, if so.
     disabled: Option<&'static str>,
     can_encrypt: bool,
+    takes_udp: bool,
     keys: Arc<Known>,
     lacks_vxlan: bool,
     beats: Arc<Beats>,
@@ -110,6 +111,8 @@ pub(crate) struct Setup {
     pub(crate) trusted: Vec<IpNet>,
     /// Whether the kernel can encrypt what it carries.
     pub(crate) can_encrypt: bool,
+    /// How what is encrypted comes in UDP, if it can.
+    pub(crate) encapsulation: Option<Encapsulation>,
     /// When keys are changed.
     pub(crate) rekey: RekeyConfig,
     pub(crate) plans: watch::Receiver<Arc<Plan>>,
@@ -135,6 +138,7 @@ impl Fastdp {
             is_private,
             trusted,
             can_encrypt,
+            encapsulation,
             rekey,
             plans,
         } = setup;
@@ -149,7 +153,8 @@ impl Fastdp {
         if !is_shielded {
             shield::remove()?;
         }
-        let shield = Shield::new(is_shielded, rekey)?;
+        let takes_udp = encapsulation.is_some();
+        let shield = Shield::new(is_shielded, rekey, encapsulation)?;
         let guard = Guard::new(is_private, is_shielded);
         if is_shielded {
             guard.close(&shield)?;
@@ -169,7 +174,7 @@ impl Fastdp {
             Pulse::new(Arc::clone(&devices), local, orders_receiver, events.clone(), Arc::clone(&beats))
         });
         Ok((
-            Self { orders, events, disabled, can_encrypt, lacks_vxlan, keys, beats },
+            Self { orders, events, disabled, can_encrypt, takes_udp, lacks_vxlan, keys, beats },
             Tasks { keeper, pulse },
             events_receiver,
         ))
@@ -183,6 +188,11 @@ impl Fastdp {
     /// Whether the kernel can encrypt what it carries.
     pub(crate) const fn can_encrypt(&self) -> bool {
         self.can_encrypt
+    }
+
+    /// Whether what is encrypted may come in UDP.
+    pub(crate) const fn takes_udp(&self) -> bool {
+        self.takes_udp
     }
 
     /// With which key a link's frames leave, when the kernel encrypts them.

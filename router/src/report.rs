@@ -9,7 +9,7 @@ use weave_api::{
 };
 use weave_ipam::{ElectionStatus, IpamStatus, OwnerStatus};
 use weave_mesh::{ConnectionStatus, MeshStatus, OverlayKind, PeerStatus};
-use weave_model::{Mac, PeerName, Subnet};
+use weave_model::{EspOver, Mac, PeerName, Subnet};
 use weave_names::QueryName;
 
 use crate::{
@@ -234,6 +234,7 @@ pub(crate) fn kernel_key(engine: &Engine, peer: PeerName, now: Instant) -> Optio
     let key = engine.key_of(peer)?;
     Some(KernelKey {
         cipher: key.cipher.to_string(),
+        in_udp: key.over == EspOver::Udp,
         number: key.number,
         age_s: now.saturating_duration_since(key.since).as_secs(),
     })

@@ -1,6 +1,6 @@
 //! The whole state of a router, as `weave report` prints it and every status view is made from it.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use weave_model::{ContainerId, Interface, Mac, PeerName, Subnet};
@@ -216,10 +216,21 @@ pub struct ConnectionReport {
 pub struct KernelKey {
     /// Name of the algorithm.
     pub cipher: String,
+    /// Whether the encrypted packets travel in UDP, because IP protocol 50 does not pass.
+    #[serde(default)]
+    pub in_udp: bool,
     /// How many keys the link had before this one.
     pub number: u32,
     /// Seconds since it is in use.
     pub age_s: u64,
+}
+
+/// The algorithm, and in what its packets travel if that is not usual.
+impl fmt::Display for KernelKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.cipher)?;
+        if self.in_udp { f.write_str(" in UDP") } else { Ok(()) }
+    }
 }
 
 /// The next hop towards a peer.

@@ -17,6 +17,7 @@
 //!   back over the link it came from (the caller knows that link and holds this rule).
 #![forbid(unsafe_code)]
 
+mod detour;
 mod forwarding;
 mod heartbeat;
 mod plan;
@@ -27,6 +28,7 @@ mod stations;
 mod unknown;
 mod verdict;
 
+pub use detour::Detour;
 pub use forwarding::{Forwarding, INITIAL_HOP_LIMIT};
 pub use heartbeat::{
     DownReason, Fastdp, FastdpEvent, HEARTBEAT_ETHERTYPE, Heartbeat, HeartbeatConfig, HeartbeatDiscard,

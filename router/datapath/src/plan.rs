@@ -18,7 +18,7 @@ use std::{
     net::IpAddr,
 };
 
-use weave_model::{Mac, PeerName};
+use weave_model::{EspOver, Mac, PeerName};
 
 use crate::Stations;
 
@@ -55,15 +55,17 @@ impl Family {
     }
 
     /// The largest overlay packet that an underlay's packet of `underlay` bytes holds. ESP takes a header of 8 bytes, 8 of nonce, a tag of 16,
-    /// 2 of trailer, and pads to a multiple of 4 (RFC 4303, RFC 4106); what it encrypts begins with UDP's header.
+    /// 2 of trailer, and pads to a multiple of 4 (RFC 4303, RFC 4106); what it encrypts begins with UDP's header. In UDP it
+    /// takes 8 more (RFC 3948).
     #[must_use]
-    pub const fn capacity(self, underlay: u16, is_encrypted: bool) -> u16 {
-        let clear = underlay.saturating_sub(self.overhead());
-        if !is_encrypted {
-            return clear;
-        }
+    pub const fn capacity(self, underlay: u16, encrypted: Option<EspOver>) -> u16 {
+        let wrapping = match encrypted {
+            None => return underlay.saturating_sub(self.overhead()),
+            Some(EspOver::Ip) => 0,
+            Some(EspOver::Udp) => 8,
+        };
         let ip = self.overhead() - 30;
-        let encrypted = underlay.saturating_sub(ip + 8 + 8 + 16) / 4 * 4;
+        let encrypted = underlay.saturating_sub(ip + wrapping + 8 + 8 + 16) / 4 * 4;
         encrypted.saturating_sub(30 + 2)
     }
 }

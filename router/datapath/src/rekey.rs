@@ -23,6 +23,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use weave_model::EspOver;
+
 /// When keys are changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RekeyConfig {
@@ -80,8 +82,8 @@ pub struct Rekey {
     oldest: u32,
     /// From when on epochs before each are not taken any more; in order.
     retiring: VecDeque<(u32, Instant)>,
-    /// Epochs of each direction that were put into the kernel.
-    given_out: [BTreeSet<u32>; 2],
+    /// Keys of each direction that were put into the kernel.
+    given_out: [BTreeSet<(u32, EspOver)>; 2],
 }
 
 /// Which way a key works.
@@ -129,8 +131,14 @@ impl Rekey {
 
     /// Whether a key may be put into the kernel now; from then on it may not. The kernel has it, then, until it is
     /// neither sent with nor taken.
-    pub fn give_out(&mut self, way: KeyUse, epoch: u32) -> bool {
-        self.given_out[way as usize].insert(epoch)
+    pub fn give_out(&mut self, way: KeyUse, over: EspOver, epoch: u32) -> bool {
+        self.given_out[way as usize].insert((epoch, over))
+    }
+
+    /// Whether it was.
+    #[must_use]
+    pub fn is_given_out(&self, way: KeyUse, over: EspOver, epoch: u32) -> bool {
+        self.given_out[way as usize].contains(&(epoch, over))
     }
 
     /// Something genuine came in this epoch.

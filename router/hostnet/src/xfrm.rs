@@ -8,6 +8,7 @@
 //! about our port. Nothing else is read or touched. They live in the kernel: they outlive the process that made them.
 
 mod channel;
+mod encapsulation;
 mod policy;
 mod state;
 #[cfg(test)]
@@ -16,9 +17,13 @@ mod watch;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
+use weave_model::EspOver;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-pub use self::watch::PolicyWatch;
+pub use self::{
+    encapsulation::{ENCAPSULATION_PORT, Encapsulation},
+    watch::PolicyWatch,
+};
 
 use self::channel::Channel;
 use crate::{Family, HostError};
@@ -98,6 +103,8 @@ pub struct StateSpec {
     pub from: IpAddr,
     /// How it encrypts.
     pub cipher: Cipher,
+    /// In what its packets travel: a state takes those alone. In UDP from and to [`ENCAPSULATION_PORT`].
+    pub over: EspOver,
 }
 
 /// What went through a state.
@@ -165,7 +172,7 @@ impl Session {
             Family::V4 => (IpAddr::from([127, 69, 83, 1]), IpAddr::from([127, 69, 83, 80])),
             Family::V6 => (IpAddr::from([0_u8; 16]), IpAddr::from([0x100, 0, 0, 0, 0, 0, 0x4553, 0x50_u16])),
         };
-        let spec = StateSpec { id: StateId { to, spi: SPI_FIRST }, from, cipher };
+        let spec = StateSpec { id: StateId { to, spi: SPI_FIRST }, from, cipher, over: EspOver::Ip };
         // One that an interrupted check left.
         self.remove_state(spec.id)?;
         self.add_state(&spec, &EspKey::new([0; 36]))?;

@@ -23,6 +23,9 @@ pub const FEATURE_NO_VXLAN: u64 = 2;
 /// Feature bit: this router's kernel can encrypt what it carries (ESP, with either suite).
 pub const FEATURE_ESP: u64 = 4;
 
+/// Feature bit: what it encrypts may also come in UDP.
+pub const FEATURE_ESP_IN_UDP: u64 = 8;
+
 const AES_HARDWARE: u8 = 1;
 const TRUSTS_REMOTE: u8 = 2;
 

@@ -1,5 +1,7 @@
 //! What a finished handshake leaves behind: the keys of the data plane.
 
+use weave_model::EspOver;
+
 use crate::{
     handshake::Side,
     hello::{LocalHello, RemoteHello},
@@ -89,29 +91,29 @@ impl DataKeys {
         self.receive.expand(&[b"weave heartbeat v1"])
     }
 
-    /// Key material of our outbound ESP association in this epoch: 32 bytes of key, then 4 of salt (RFC 4106,
+    /// Key material of our outbound ESP association in this epoch, by what it travels in: 32 bytes of key, then 4 of salt (RFC 4106,
     /// section 8.1, and the order in which the kernel takes them).
     #[must_use]
-    pub fn esp_send(&self, epoch: u32) -> Secret<36> {
-        esp(&self.send, epoch)
+    pub fn esp_send(&self, over: EspOver, epoch: u32) -> Secret<36> {
+        esp(&self.send, over, epoch)
     }
 
     /// Key material of our inbound ESP association in this epoch; laid out like [`DataKeys::esp_send`].
     #[must_use]
-    pub fn esp_receive(&self, epoch: u32) -> Secret<36> {
-        esp(&self.receive, epoch)
+    pub fn esp_receive(&self, over: EspOver, epoch: u32) -> Secret<36> {
+        esp(&self.receive, over, epoch)
     }
 
     /// The number that tells our outbound ESP association in this epoch from others; no secret.
     #[must_use]
-    pub fn esp_number_send(&self, epoch: u32) -> u32 {
-        esp_number(&self.send, epoch)
+    pub fn esp_number_send(&self, over: EspOver, epoch: u32) -> u32 {
+        esp_number(&self.send, over, epoch)
     }
 
     /// The number of our inbound ESP association in this epoch.
     #[must_use]
-    pub fn esp_number_receive(&self, epoch: u32) -> u32 {
-        esp_number(&self.receive, epoch)
+    pub fn esp_number_receive(&self, over: EspOver, epoch: u32) -> u32 {
+        esp_number(&self.receive, over, epoch)
     }
 }
 
@@ -136,12 +138,20 @@ fn sleeve(key: &Secret<32>, epoch: u32, lane: u8) -> Secret<32> {
     key.expand(&[b"weave sleeve v1", &epoch.to_be_bytes(), &[lane]])
 }
 
-fn esp(key: &Secret<32>, epoch: u32) -> Secret<36> {
-    key.expand(&[b"weave esp v1", &epoch.to_be_bytes()])
+fn esp(key: &Secret<32>, over: EspOver, epoch: u32) -> Secret<36> {
+    let label: &[u8] = match over {
+        EspOver::Ip => b"weave esp v1",
+        EspOver::Udp => b"weave esp in udp v1",
+    };
+    key.expand(&[label, &epoch.to_be_bytes()])
 }
 
-fn esp_number(key: &Secret<32>, epoch: u32) -> u32 {
-    let number: Secret<4> = key.expand(&[b"weave esp number v1", &epoch.to_be_bytes()]);
+fn esp_number(key: &Secret<32>, over: EspOver, epoch: u32) -> u32 {
+    let label: &[u8] = match over {
+        EspOver::Ip => b"weave esp number v1",
+        EspOver::Udp => b"weave esp in udp number v1",
+    };
+    let number: Secret<4> = key.expand(&[label, &epoch.to_be_bytes()]);
     u32::from_be_bytes(*number.expose())
 }
 
@@ -168,13 +178,19 @@ mod tests {
                 assert!(seen.insert(*dialer.sleeve_send(epoch, lane).expose()));
                 assert!(seen.insert(*dialer.sleeve_receive(epoch, lane).expose()));
             }
-            assert_eq!(dialer.esp_send(epoch), listener.esp_receive(epoch));
-            assert_eq!(dialer.esp_receive(epoch), listener.esp_send(epoch));
-            assert_eq!(dialer.esp_number_send(epoch), listener.esp_number_receive(epoch));
-            assert_eq!(dialer.esp_number_receive(epoch), listener.esp_number_send(epoch));
-            assert_ne!(dialer.esp_number_send(epoch), dialer.esp_number_receive(epoch));
-            for esp in [dialer.esp_send(epoch), dialer.esp_receive(epoch)] {
-                assert!(seen.insert(*esp.expose().first_chunk().unwrap()));
+            for over in EspOver::ALL {
+                assert_eq!(dialer.esp_send(over, epoch), listener.esp_receive(over, epoch));
+                assert_eq!(dialer.esp_receive(over, epoch), listener.esp_send(over, epoch));
+                let (send, receive) =
+                    (dialer.esp_number_send(over, epoch), dialer.esp_number_receive(over, epoch));
+                assert_eq!(
+                    (receive, send),
+                    (listener.esp_number_send(over, epoch), listener.esp_number_receive(over, epoch))
+                );
+                assert_ne!(send, receive);
+                for esp in [dialer.esp_send(over, epoch), dialer.esp_receive(over, epoch)] {
+                    assert!(seen.insert(*esp.expose().first_chunk().unwrap()));
+                }
             }
         }
     }

@@ -135,7 +135,8 @@ mod wire;
 pub use error::{Fault, HandshakeError, Refusal};
 pub use handshake::{Established, Handshake, Side};
 pub use hello::{
-    FEATURE_ESP, FEATURE_FASTDP, FEATURE_NO_VXLAN, LocalHello, MAX_NICKNAME, MAX_SOFTWARE, RemoteHello,
+    FEATURE_ESP, FEATURE_ESP_IN_UDP, FEATURE_FASTDP, FEATURE_NO_VXLAN, LocalHello, MAX_NICKNAME,
+    MAX_SOFTWARE, RemoteHello,
 };
 pub use identity::{Credentials, Identity, MAX_PASSWORDS, StretchedPassword, TooManyPasswords};
 pub use keys::{DataKeys, Encryption, Suite};

@@ -7,6 +7,7 @@
 
 mod address;
 mod container;
+mod esp;
 mod link;
 mod mac;
 mod password;
@@ -16,6 +17,7 @@ pub mod checksum;
 
 pub use address::{AddressError, AddressSpec, Interface, Subnet};
 pub use container::{ContainerId, ContainerIdError};
+pub use esp::EspOver;
 pub use link::LinkId;
 pub use mac::{Mac, MacError};
 pub use password::{Password, PasswordError};

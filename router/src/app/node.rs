@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use weave_hostnet::Host;
-use weave_link::{FEATURE_ESP, FEATURE_FASTDP, FEATURE_NO_VXLAN, LocalHello};
+use weave_link::{FEATURE_ESP, FEATURE_ESP_IN_UDP, FEATURE_FASTDP, FEATURE_NO_VXLAN, LocalHello};
 use weave_mesh::Target;
 use weave_model::Uid;
 use weave_node::Node;
@@ -74,6 +74,7 @@ fn resumed_targets(store: &Store) -> anyhow::Result<Vec<Target>> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kernel {
     pub(super) can_encrypt: bool,
+    pub(super) takes_udp: bool,
     pub(super) lacks_vxlan: bool,
 }
 
@@ -91,6 +92,9 @@ pub(super) fn hello(config: &Config, local: &Local, uid: Uid, kernel: Kernel) ->
         features: match no_fastdp(config, kernel.can_encrypt) {
             Some(_) => 0,
             None if kernel.lacks_vxlan => FEATURE_NO_VXLAN,
+            None if kernel.can_encrypt && kernel.takes_udp => {
+                FEATURE_FASTDP | FEATURE_ESP | FEATURE_ESP_IN_UDP
+            }
             None if kernel.can_encrypt => FEATURE_FASTDP | FEATURE_ESP,
             None => FEATURE_FASTDP,
         },

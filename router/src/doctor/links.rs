@@ -77,6 +77,8 @@ fn established(link: &ConnectionReport, diagnosis: &mut Diagnosis) {
     let what = format!("the slower tunnel carries frames to {}: {why}", whom(link));
     let remedy = if why.contains("other host's kernel") {
         "load the module there (modprobe vxlan) and restart its weaver, or say --no-fastdp there"
+    } else if link.encrypted {
+        "let ESP (IP protocol 50) or UDP 6785 pass both ways between the two hosts, or say --no-fastdp on one of them"
     } else {
         "let UDP 6784 pass both ways between the two hosts, or say --no-fastdp on one of them"
     };

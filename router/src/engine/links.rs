@@ -12,7 +12,9 @@ use std::{
 use bytes::Bytes;
 use tokio::{sync::mpsc, task::AbortHandle};
 use weave_hostnet::xfrm::Cipher;
-use weave_link::{DataKeys, Encryption, Established, FEATURE_ESP, FEATURE_FASTDP, FEATURE_NO_VXLAN};
+use weave_link::{
+    DataKeys, Encryption, Established, FEATURE_ESP, FEATURE_ESP_IN_UDP, FEATURE_FASTDP, FEATURE_NO_VXLAN,
+};
 use weave_mesh::{DialId, LinkInfo, Overlay, OverlayKind, Retry, Side, Target};
 use weave_model::{LinkId, PeerName};
 use weave_sleeve::{LinkKeys, LinkParams, Suite};
@@ -267,7 +269,9 @@ impl Engine {
                 return Err("the other router does not offer encrypted fastdp");
             }
             Encryption::Encrypted { suite } => {
-                Protection::Esp { cipher: cipher(suite), keys: Box::new(established.keys.clone()) }
+                let may_be_in_udp = self.fastdp.takes_udp() && offers & FEATURE_ESP_IN_UDP != 0;
+                let keys = Box::new(established.keys.clone());
+                Protection::Esp { cipher: cipher(suite), keys, may_be_in_udp }
             }
         };
         Ok(Candidate {

@@ -10,10 +10,10 @@ use std::{
 
 use tokio::sync::mpsc;
 use weave_datapath::{
-    Family, Fastdp as Heartbeats, FastdpEvent, HEARTBEAT_ETHERTYPE, LinkPath, heartbeat_mac,
+    Detour, Family, Fastdp as Heartbeats, FastdpEvent, HEARTBEAT_ETHERTYPE, LinkPath, heartbeat_mac,
 };
 use weave_hostnet::{Tunnel, packet::PacketSocket};
-use weave_model::{LinkId, Mac, PeerName};
+use weave_model::{EspOver, LinkId, Mac, PeerName};
 
 use super::{Beats, Candidate, Order, Protection, devices::Devices};
 use crate::clock;
@@ -44,7 +44,23 @@ pub(crate) enum Vouch {
 struct Candidature {
     peer: PeerName,
     remote: IpAddr,
-    is_encrypted: bool,
+    /// Of an encrypted one, in what its packets leave.
+    detour: Option<Detour>,
+}
+
+impl Candidature {
+    fn over(&self) -> Option<EspOver> {
+        self.detour.as_ref().map(Detour::over)
+    }
+
+    /// What has to pass for heartbeats to be answered.
+    fn needs(&self) -> &'static str {
+        match self.detour {
+            None => "UDP 6784",
+            Some(detour) if detour.is_open() => "ESP (IP protocol 50, or UDP 6785 in its place)",
+            Some(_) => "ESP (IP protocol 50)",
+        }
+    }
 }
 
 /// The task.
@@ -93,6 +109,8 @@ impl Pulse {
         loop {
             let due = self.core.poll_timeout().map(|(at, _)| at);
             let next_look = (!self.links.is_empty()).then_some(look);
+            let turns = self.links.values().filter_map(|link| link.detour?.poll_timeout());
+            let next_turn = turns.map(|(at, _)| at).min();
             let [buffer4, buffer6] = &mut buffers;
             tokio::select! {
                 order = self.orders.recv() => match order {
@@ -102,6 +120,7 @@ impl Pulse {
                 n = receive(self.sockets.get(&Family::V4), buffer4) => self.hear(n.map(|n| &buffer4[..n])),
                 n = receive(self.sockets.get(&Family::V6), buffer6) => self.hear(n.map(|n| &buffer6[..n])),
                 () = sleep_until(due) => self.core.handle_timeout(clock::now()),
+                () = sleep_until(next_turn) => self.take_turns().await,
                 () = sleep_until(next_look) => {
                     look = clock::now() + LOOK;
                     self.look().await;
@@ -137,7 +156,11 @@ impl Pulse {
 
     async fn add(&mut self, candidate: Candidate) -> anyhow::Result<()> {
         let Candidate { link, peer, remote, send_key, receive_key, protection } = candidate;
-        let is_encrypted = matches!(protection, Protection::Esp { .. });
+        let detour = match &protection {
+            Protection::Clear => None,
+            Protection::Esp { may_be_in_udp, .. } => Some(Detour::new(*may_be_in_udp, clock::now())),
+        };
+        let candidature = Candidature { peer, remote, detour };
         // Before anything can leave.
         self.devices.shield.link(link, remote, protection)?;
         let family = Family::of(remote);
@@ -148,9 +171,9 @@ impl Pulse {
             let socket = PacketSocket::open(&self.devices.host, device, HEARTBEAT_ETHERTYPE)?;
             self.sockets.insert(family, socket);
         }
-        self.links.insert(link, Candidature { peer, remote, is_encrypted });
+        self.links.insert(link, candidature);
         self.introduce(family).await?;
-        let ceiling = self.ceiling(remote, is_encrypted).await?;
+        let ceiling = self.ceiling(remote, candidature.over()).await?;
         let path = LinkPath { link, peer, remote, send_key, receive_key, ceiling };
         self.core.add_link(path, clock::now());
         Ok(())
@@ -174,10 +197,10 @@ impl Pulse {
     }
 
     /// The largest overlay packet that the interface towards `remote` can take.
-    async fn ceiling(&self, remote: IpAddr, is_encrypted: bool) -> anyhow::Result<u16> {
+    async fn ceiling(&self, remote: IpAddr, encrypted: Option<EspOver>) -> anyhow::Result<u16> {
         let underlay = self.devices.host.route_mtu(remote).await?;
         let underlay = u16::try_from(underlay).unwrap_or(u16::MAX);
-        Ok(Family::of(remote).capacity(underlay, is_encrypted))
+        Ok(Family::of(remote).capacity(underlay, encrypted))
     }
 
     fn unprotect(&self, link: LinkId) {
@@ -216,13 +239,40 @@ impl Pulse {
             }
         }
         if self.looks.is_multiple_of(LOOKS_PER_MTU) {
-            for (link, Candidature { remote, is_encrypted, .. }) in self.links.clone() {
-                // No route: the heartbeats say so by themselves.
-                if let Ok(ceiling) = self.ceiling(remote, is_encrypted).await {
-                    self.core.set_ceiling(link, ceiling, clock::now());
-                }
+            for link in self.links.keys().copied().collect::<Vec<_>>() {
+                self.measure(link).await;
             }
             self.mend().await;
+        }
+    }
+
+    /// Finds out how large a link's packets may be.
+    async fn measure(&mut self, link: LinkId) {
+        let Some(candidature) = self.links.get(&link).copied() else { return };
+        // No route: the heartbeats say so by themselves.
+        if let Ok(ceiling) = self.ceiling(candidature.remote, candidature.over()).await {
+            self.core.set_ceiling(link, ceiling, clock::now());
+        }
+    }
+
+    /// Goes over to UDP, or back, on links whose heartbeats are not answered.
+    async fn take_turns(&mut self) {
+        let now = clock::now();
+        let mut turned = Vec::new();
+        for (link, candidature) in &mut self.links {
+            if let Some(detour) = candidature.detour.as_mut()
+                && detour.handle_timeout(now)
+            {
+                turned.push((*link, detour.over()));
+            }
+        }
+        for (link, over) in turned {
+            tracing::debug!(%link, ?over, "heartbeats are not answered: ESP another way");
+            if let Err(error) = self.devices.shield.carry(link, over) {
+                tracing::warn!(%link, error = format!("{error:#}"), "cannot send ESP another way");
+            }
+            // Of another size, so it is tried at once.
+            self.measure(link).await;
         }
     }
 
@@ -270,11 +320,24 @@ impl Pulse {
         }
         while let Some(event) = self.core.poll_event() {
             let vouch = match event {
-                FastdpEvent::Up { link, mtu, rtt } => Vouch::Up { link, mtu, rtt },
+                FastdpEvent::Up { link, mtu, rtt } => {
+                    self.detour_of(link, Detour::handle_up);
+                    Vouch::Up { link, mtu, rtt }
+                }
                 FastdpEvent::Mtu { link, mtu } => Vouch::Mtu { link, mtu },
-                FastdpEvent::Down { link, reason } => Vouch::Down { link, reason: reason.to_string() },
+                FastdpEvent::Down { link, reason } => {
+                    self.detour_of(link, |detour| detour.handle_down(clock::now()));
+                    let needs = self.links.get(&link).map_or("UDP 6784", Candidature::needs);
+                    Vouch::Down { link, reason: reason.about(needs) }
+                }
             };
             self.tell(vouch);
+        }
+    }
+
+    fn detour_of(&mut self, link: LinkId, tell: impl FnOnce(&mut Detour)) {
+        if let Some(detour) = self.links.get_mut(&link).and_then(|link| link.detour.as_mut()) {
+            tell(detour);
         }
     }
 

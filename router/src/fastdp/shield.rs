@@ -4,6 +4,9 @@
 //! for its peer: encrypted, with keys of the link ([`Rekey`] says which), or in the clear where both ends trust the subnet.
 //! Keys are gone with their link, unless the kernel's tables still send to that peer: then its router died, and its kernel
 //! goes on. Nothing of an earlier run is taken up: its links are new, and so are their keys.
+//!
+//! Every link takes ESP by itself and, where both ends can, in UDP, each with keys of its own; [`Shield::carry`] says in what
+//! it sends.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,12 +23,12 @@ use weave_datapath::{KeyUse, Rekey, RekeyConfig};
 use weave_hostnet::{
     Family, HostError,
     xfrm::{
-        Cipher, Direction, EspKey, Policies, Rule, SPI_FIRST, SPI_MASK, Session, StateId, StateSpec, Use,
-        Whom,
+        Cipher, Direction, Encapsulation, EspKey, Policies, Rule, SPI_FIRST, SPI_MASK, Session, StateId,
+        StateSpec, Use, Whom,
     },
 };
 use weave_link::DataKeys;
-use weave_model::LinkId;
+use weave_model::{EspOver, LinkId};
 
 use super::{PORT, guard};
 use crate::clock;
@@ -37,7 +40,7 @@ pub(crate) enum Protection {
     /// As they are: there is no password, or both ends trust the subnet.
     Clear,
     /// Encrypted with keys of the link.
-    Esp { cipher: Cipher, keys: Box<DataKeys> },
+    Esp { cipher: Cipher, keys: Box<DataKeys>, may_be_in_udp: bool },
 }
 
 /// Whether this kernel can encrypt; if not, why.
@@ -69,6 +72,7 @@ pub(super) fn remove() -> anyhow::Result<()> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KeyInUse {
     pub(crate) cipher: Cipher,
+    pub(crate) over: EspOver,
     /// How many there were before.
     pub(crate) number: u32,
     pub(crate) since: Instant,
@@ -98,6 +102,8 @@ pub(super) struct Shield {
     rekey: RekeyConfig,
     state: Mutex<State>,
     known: Arc<Known>,
+    /// None: what comes in UDP is not taken.
+    _encapsulation: Option<Encapsulation>,
 }
 
 #[derive(Default)]
@@ -120,15 +126,33 @@ struct Esp {
     cipher: Cipher,
     keys: Box<DataKeys>,
     rekey: Rekey,
+    may_be_in_udp: bool,
+    /// In what is sent.
+    over: EspOver,
 }
 
-/// A key of a link, by what it is for.
-type Place = (LinkId, KeyUse, u32);
+/// What a key of a link is for.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    way: KeyUse,
+    over: EspOver,
+    epoch: u32,
+}
 
 impl Shield {
     /// An active one closes the port at once.
-    pub(super) fn new(is_active: bool, rekey: RekeyConfig) -> anyhow::Result<Self> {
-        let shield = Self { is_active, rekey, state: Mutex::default(), known: Arc::default() };
+    pub(super) fn new(
+        is_active: bool,
+        rekey: RekeyConfig,
+        encapsulation: Option<Encapsulation>,
+    ) -> anyhow::Result<Self> {
+        let shield = Self {
+            is_active,
+            rekey,
+            state: Mutex::default(),
+            known: Arc::default(),
+            _encapsulation: encapsulation,
+        };
         shield.close()?;
         Ok(shield)
     }
@@ -171,11 +195,13 @@ impl Shield {
         }
         let esp = match protection {
             Protection::Clear => None,
-            Protection::Esp { cipher, keys } => Some(Esp {
+            Protection::Esp { cipher, keys, may_be_in_udp } => Some(Esp {
                 local: local_towards(remote)?,
                 cipher,
                 keys,
                 rekey: Rekey::new(self.rekey, clock::now()),
+                may_be_in_udp,
+                over: EspOver::Ip,
             }),
         };
         let mut state = self.lock();
@@ -189,6 +215,15 @@ impl Shield {
         }
         state.tell(&self.known);
         result
+    }
+
+    /// A link's packets leave in this from now on, if it is encrypted.
+    pub(super) fn carry(&self, link: LinkId, over: EspOver) -> anyhow::Result<()> {
+        let mut state = self.lock();
+        let Some(esp) = state.links.get_mut(&link).and_then(|link| link.esp.as_mut()) else { return Ok(()) };
+        esp.over = over;
+        state.tell(&self.known);
+        state.apply()
     }
 
     /// A link is gone; so are its keys, unless its peer's kernel goes on without its router.
@@ -238,8 +273,9 @@ impl State {
 
     fn tell(&self, known: &Known) {
         let in_use = self.links.iter().filter(|(_, link)| link.is_linked).filter_map(|(id, link)| {
-            let Esp { cipher, rekey, .. } = link.esp.as_ref()?;
-            Some((*id, KeyInUse { cipher: *cipher, number: rekey.sending(), since: rekey.since() }))
+            let Esp { cipher, rekey, over, .. } = link.esp.as_ref()?;
+            let (number, since) = (rekey.sending(), rekey.since());
+            Some((*id, KeyInUse { cipher: *cipher, over: *over, number, since }))
         });
         *known.in_use.lock().unwrap_or_else(PoisonError::into_inner) = in_use.collect();
     }
@@ -252,14 +288,15 @@ impl State {
             let remote = link.remote;
             let Some(esp) = &mut link.esp else { continue };
             let before = esp.rekey.sending();
-            match used.get(&esp.state(remote, KeyUse::Send, esp.rekey.sending()).id) {
+            match used.get(&esp.state(remote, esp.sending()).id) {
                 Some(used) => esp.rekey.handle_sent(used.bytes),
                 None => esp.rekey.handle_lost(),
             }
-            for epoch in esp.rekey.taken() {
-                let id = esp.state(remote, KeyUse::Take, epoch).id;
-                if used.get(&id).is_some_and(|used| used.packets > 0) {
-                    esp.rekey.handle_taken(epoch, now);
+            let taken: Vec<Place> = esp.taken().collect();
+            for place in taken {
+                let is_used = used.get(&esp.state(remote, place).id).is_some_and(|used| used.packets > 0);
+                if is_used {
+                    esp.rekey.handle_taken(place.epoch, now);
                 }
             }
             if esp.rekey.handle_timeout(now) {
@@ -286,7 +323,8 @@ impl State {
         let wanted = self.states();
         let present = session.states().with_context(doing)?;
         let missing = wanted.iter().filter(|(id, _)| !present.contains_key(id));
-        let installed: Vec<_> = missing.map(|(_, place)| self.install(&session, *place)).collect();
+        let installed: Vec<_> =
+            missing.map(|(_, (link, place))| self.install(&session, *link, *place)).collect();
         let opened = opening.into_iter().map(set);
         let former = found.keys().filter(|about| !policies.contains_key(*about));
         let removed = former.map(|(direction, whom)| session.remove_policy(*direction, *whom));
@@ -298,28 +336,28 @@ impl State {
         all.into_iter().collect::<Result<(), HostError>>().with_context(doing)
     }
 
-    fn install(&mut self, session: &Session, (link, way, epoch): Place) -> Result<(), HostError> {
+    fn install(&mut self, session: &Session, link: LinkId, place: Place) -> Result<(), HostError> {
         let Some(Protected { remote, esp: Some(esp), .. }) = self.links.get_mut(&link) else { return Ok(()) };
+        let Place { way, over, epoch } = place;
         // One to send with that somebody took away: its numbers would begin anew, and nonces must not repeat. Packets are
         // dropped until the next takes its place.
-        if way == KeyUse::Send && !esp.rekey.give_out(way, epoch) {
+        if way == KeyUse::Send && !esp.rekey.give_out(way, over, epoch) {
             return Ok(());
         }
         let key = match way {
-            KeyUse::Send => esp.keys.esp_send(epoch),
-            KeyUse::Take => esp.keys.esp_receive(epoch),
+            KeyUse::Send => esp.keys.esp_send(over, epoch),
+            KeyUse::Take => esp.keys.esp_receive(over, epoch),
         };
-        session.add_state(&esp.state(*remote, way, epoch), &EspKey::new(*key.expose()))
+        session.add_state(&esp.state(*remote, place), &EspKey::new(*key.expose()))
     }
 
     /// The keys that the kernel is to have.
-    fn states(&self) -> BTreeMap<StateId, Place> {
+    fn states(&self) -> BTreeMap<StateId, (LinkId, Place)> {
         let mut states = BTreeMap::new();
         for (link, protected) in &self.links {
             let Some(esp) = &protected.esp else { continue };
-            let sending = [(KeyUse::Send, esp.rekey.sending())].into_iter();
-            for (way, epoch) in esp.rekey.taken().map(|epoch| (KeyUse::Take, epoch)).chain(sending) {
-                states.insert(esp.state(protected.remote, way, epoch).id, (*link, way, epoch));
+            for place in esp.taken().chain(esp.ready()) {
+                states.insert(esp.state(protected.remote, place).id, (*link, place));
             }
         }
         states
@@ -338,8 +376,7 @@ impl State {
         let clear = self.links.values().filter(|link| link.esp.is_none());
         for link in clear.chain(self.links.values().filter(is_encrypted)) {
             let whom = Whom::Peer(link.remote);
-            let sending =
-                link.esp.as_ref().map(|esp| esp.state(link.remote, KeyUse::Send, esp.rekey.sending()).id.spi);
+            let sending = link.esp.as_ref().map(|esp| esp.state(link.remote, esp.sending()).id.spi);
             let rules = match sending {
                 None => [Rule::Allow, Rule::Allow],
                 Some(spi) => [Rule::Protect(None), Rule::Protect(Some(spi))],
@@ -352,12 +389,33 @@ impl State {
 }
 
 impl Esp {
-    fn state(&self, remote: IpAddr, way: KeyUse, epoch: u32) -> StateSpec {
+    /// With what is sent.
+    const fn sending(&self) -> Place {
+        Place { way: KeyUse::Send, over: self.over, epoch: self.rekey.sending() }
+    }
+
+    /// What there is to send with: what is in use, and what was with the same number. That one cannot be made again, and
+    /// may be wanted again.
+    fn ready(&self) -> impl Iterator<Item = Place> {
+        let sending = self.sending();
+        let other = Place { over: self.over.other(), ..sending };
+        let was_used = self.rekey.is_given_out(KeyUse::Send, other.over, other.epoch);
+        [sending].into_iter().chain(was_used.then_some(other))
+    }
+
+    /// What is taken.
+    fn taken(&self) -> impl Iterator<Item = Place> {
+        let ways = EspOver::ALL.into_iter().filter(|over| *over == EspOver::Ip || self.may_be_in_udp);
+        let epochs = self.rekey.taken();
+        ways.flat_map(move |over| epochs.clone().map(move |epoch| Place { way: KeyUse::Take, over, epoch }))
+    }
+
+    fn state(&self, remote: IpAddr, Place { way, over, epoch }: Place) -> StateSpec {
         let (from, to, number) = match way {
-            KeyUse::Send => (self.local, remote, self.keys.esp_number_send(epoch)),
-            KeyUse::Take => (remote, self.local, self.keys.esp_number_receive(epoch)),
+            KeyUse::Send => (self.local, remote, self.keys.esp_number_send(over, epoch)),
+            KeyUse::Take => (remote, self.local, self.keys.esp_number_receive(over, epoch)),
         };
-        StateSpec { id: StateId { to, spi: SPI_FIRST | number & !SPI_MASK }, from, cipher: self.cipher }
+        StateSpec { id: StateId { to, spi: SPI_FIRST | number & !SPI_MASK }, from, cipher: self.cipher, over }
     }
 }
 

@@ -52,7 +52,7 @@ fn hop(hop: &HopTrace) -> String {
         None => {}
     }
     if let Some(key) = &hop.kernel_key {
-        let _ = write!(text, " key={}/{}", key.cipher, duration(key.age_s));
+        let _ = write!(text, " key={key}/{}", duration(key.age_s));
     }
     if let Some(mtu) = hop.mtu {
         let _ = write!(text, " mtu={mtu}");

@@ -58,7 +58,7 @@ pub fn connections(connections: &[ConnectionReport], data_plane: &DataPlaneRepor
 fn encryption(link: &ConnectionReport) -> String {
     match &link.kernel_key {
         _ if link.peer.is_none() => String::new(),
-        Some(key) => format!("{} {}", key.cipher, duration(key.age_s)),
+        Some(key) => format!("{key} {}", duration(key.age_s)),
         None if link.encrypted => "yes".to_owned(),
         None => "no".to_owned(),
     }

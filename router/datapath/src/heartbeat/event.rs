@@ -51,22 +51,30 @@ pub enum DownReason {
     },
 }
 
-impl fmt::Display for DownReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl DownReason {
+    /// In words; `what` has to pass for this path to work.
+    #[must_use]
+    pub fn about(self, what: &str) -> String {
         match self {
             Self::NeverAnswered => {
-                f.write_str("no heartbeat was ever answered: is UDP 6784 blocked between the hosts?")
+                format!("no heartbeat was ever answered: is {what} blocked between the hosts?")
             }
             Self::StoppedAnswering => {
-                f.write_str("heartbeats are no longer answered: is UDP 6784 blocked between the hosts?")
+                format!("heartbeats are no longer answered: is {what} blocked between the hosts?")
             }
-            Self::NotHeard => f.write_str(
-                "heartbeats of the peer arrive, ours are not answered: is UDP 6784 blocked towards the peer?",
+            Self::NotHeard => format!(
+                "heartbeats of the peer arrive, ours are not answered: is {what} blocked towards the peer?"
             ),
             Self::LargeLost { least } => {
-                write!(f, "only small heartbeats are answered, none of {least} bytes or more")
+                format!("only small heartbeats are answered, none of {least} bytes or more")
             }
         }
+    }
+}
+
+impl fmt::Display for DownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.about("UDP 6784"))
     }
 }
 

@@ -78,9 +78,9 @@ fn much_is_encrypted_with_several_keys_but_not_in_a_hurry() {
 #[test]
 fn a_key_is_given_out_once() {
     let mut rekey = Rekey::new(QUICK, start());
-    assert!(rekey.give_out(KeyUse::Send, 0));
-    assert!(rekey.give_out(KeyUse::Take, 0));
-    assert!(!rekey.give_out(KeyUse::Send, 0));
+    assert!(rekey.give_out(KeyUse::Send, EspOver::Ip, 0));
+    assert!(rekey.give_out(KeyUse::Take, EspOver::Ip, 0));
+    assert!(!rekey.give_out(KeyUse::Send, EspOver::Ip, 0));
 }
 
 #[test]

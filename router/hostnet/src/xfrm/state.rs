@@ -5,15 +5,18 @@ use std::{collections::BTreeMap, io};
 use super::{
     Cipher, EspKey, REPLAY_WINDOW, REQUEST, SPI_FIRST, SPI_MASK, Session, StateId, StateSpec, Use,
     channel::{ESP, LIMITS_LEN, Reader, SELECTOR_LEN, Writer, no_limits, selector},
-    family_of, number_of,
+    encapsulation, family_of, number_of,
 };
+use weave_model::EspOver;
+
 use crate::{Family, HostError};
 
 const NEW: u16 = 0x10;
 const DELETE: u16 = 0x11;
 const GET: u16 = 0x12;
 
-/// Attributes: `XFRMA_ALG_AEAD`, `XFRMA_REPLAY_ESN_VAL`.
+/// Attributes: `XFRMA_ENCAP`, `XFRMA_ALG_AEAD`, `XFRMA_REPLAY_ESN_VAL`.
+const ENCAPSULATION: u16 = 4;
 const AEAD: u16 = 18;
 const REPLAY: u16 = 23;
 /// Sequence numbers have 64 bits (`XFRM_STATE_ESN`).
@@ -63,7 +66,7 @@ impl Session {
 
 /// `struct xfrm_usersa_info`, the algorithm with its key, and the replay window.
 pub(super) fn write(spec: &StateSpec, port: u16, key: &EspKey) -> Writer {
-    let StateSpec { id, from, cipher } = spec;
+    let StateSpec { id, from, cipher, over } = spec;
     let family = family_of(id.to);
     let mut name = cipher.name().as_bytes().to_vec();
     name.resize(ALGORITHM_NAME_LEN, 0);
@@ -76,7 +79,7 @@ pub(super) fn write(spec: &StateSpec, port: u16, key: &EspKey) -> Writer {
                 .unwrap_or_default()
                 * 4
         ]);
-    selector(port, family, Some(*from), Some(id.to))
+    let state = selector(port, family, Some(*from), Some(id.to))
         .address(Some(id.to))
         .network_number(id.spi)
         .byte(ESP)
@@ -91,7 +94,11 @@ pub(super) fn write(spec: &StateSpec, port: u16, key: &EspKey) -> Writer {
         .byte(FLAG_ESN)
         .zeros(7)
         .attribute(AEAD, &aead)
-        .attribute(REPLAY, &replay)
+        .attribute(REPLAY, &replay);
+    match over {
+        EspOver::Ip => state,
+        EspOver::Udp => state.attribute(ENCAPSULATION, &encapsulation::template()),
+    }
 }
 
 /// A state of the kernel, if it is ours.

@@ -11,10 +11,14 @@ fn v4() -> IpAddr {
 #[test]
 fn structures_have_the_lengths_of_the_kernels() {
     let id = StateId { to: v4(), spi: SPI_FIRST | 1 };
-    let spec = StateSpec { id, from: v4(), cipher: Cipher::Aes256Gcm };
+    let spec = StateSpec { id, from: v4(), cipher: Cipher::Aes256Gcm, over: EspOver::Ip };
     let state = state::write(&spec, PORT, &EspKey::new([1; 36]));
     // struct xfrm_usersa_info; xfrm_algo_aead with 36 bytes of key; xfrm_replay_state_esn with its bitmap.
-    assert_eq!(state.as_bytes().len(), 224 + (4 + 72 + 36) + (4 + 24 + 4096 / 8));
+    let length = 224 + (4 + 72 + 36) + (4 + 24 + 4096 / 8);
+    assert_eq!(state.as_bytes().len(), length);
+    // And struct xfrm_encap_tmpl.
+    let in_udp = StateSpec { over: EspOver::Udp, ..spec };
+    assert_eq!(state::write(&in_udp, PORT, &EspKey::new([1; 36])).as_bytes().len(), length + 4 + 24);
     let block = policy::write(PORT, Direction::Out, Whom::All(Family::V4), Rule::Block);
     assert_eq!(block.as_bytes().len(), 168);
     let protect = policy::write(PORT, Direction::Out, Whom::Peer(v4()), Rule::Protect(Some(7)));

@@ -12,6 +12,8 @@ use weave_hostnet::{
     xfrm::{Cipher, Direction, EspKey, Rule, SPI_FIRST, Session, StateId, StateSpec, Whom},
 };
 
+use weave_model::EspOver;
+
 use crate::{
     lab::{run, shell},
     site::{PORT, Site, address, end, sites, tunnel},
@@ -97,8 +99,14 @@ fn protect(host: &Site, peer: u8, family: Family, cipher: Cipher, epoch: u32) {
     let session = host.session();
     let spi = |from: u8| SPI_FIRST | u32::from(from) << 8 | epoch;
     let key = |from: u8| EspKey::new([from; 36]);
-    let incoming = StateSpec { id: StateId { to: local, spi: spi(peer) }, from: remote, cipher };
-    let outgoing = StateSpec { id: StateId { to: remote, spi: spi(host.number) }, from: local, cipher };
+    let incoming =
+        StateSpec { id: StateId { to: local, spi: spi(peer) }, from: remote, cipher, over: EspOver::Ip };
+    let outgoing = StateSpec {
+        id: StateId { to: remote, spi: spi(host.number) },
+        from: local,
+        cipher,
+        over: EspOver::Ip,
+    };
     session.add_state(&incoming, &key(peer)).unwrap();
     session.add_state(&outgoing, &key(host.number)).unwrap();
     session.set_policy(Direction::In, Whom::Peer(remote), Rule::Protect(None)).unwrap();
@@ -227,7 +235,7 @@ fn keys_are_changed_without_losing_a_packet() {
         for epoch in 0..100 {
             let spi = SPI_FIRST | epoch;
             let id = StateId { to: local(2), spi };
-            let spec = StateSpec { id, from: local(1), cipher: Cipher::Aes256Gcm };
+            let spec = StateSpec { id, from: local(1), cipher: Cipher::Aes256Gcm, over: EspOver::Ip };
             let key = || EspKey::new([u8::try_from(epoch).unwrap(); 36]);
             taker.add_state(&spec, &key()).unwrap();
             taker.set_policy(Direction::In, Whom::Peer(local(1)), Rule::Protect(None)).unwrap();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
 use weave_link::{Encryption, Side, Suite};
+use weave_model::EspOver;
 
 use crate::harness::{End, Outcome, connect, contains};
 
@@ -18,7 +19,7 @@ fn routers_with_one_password_come_to_the_same_keys_and_know_each_other() {
     assert_eq!(at_dialer.tiebreak, at_listener.tiebreak);
     assert_eq!(at_dialer.keys.sleeve_send(0, 0), at_listener.keys.sleeve_receive(0, 0));
     assert_eq!(at_dialer.keys.sleeve_receive(7, 3), at_listener.keys.sleeve_send(7, 3));
-    assert_eq!(at_dialer.keys.esp_send(1), at_listener.keys.esp_receive(1));
+    assert_eq!(at_dialer.keys.esp_send(EspOver::Ip, 1), at_listener.keys.esp_receive(EspOver::Ip, 1));
     assert_ne!(at_dialer.keys.sleeve_send(0, 0), at_dialer.keys.sleeve_receive(0, 0));
     assert_eq!((at_dialer.encryption, at_listener.encryption), (AES, AES));
     assert_eq!((at_dialer.password_slot, at_listener.password_slot), (Some(0), Some(0)));
@@ -145,7 +146,7 @@ fn the_bytes_on_the_wire_and_the_keys_are_those_of_version_1() {
         "fa3536e040f1f1e520b2e5a6f18753125f4ffe8340c5412ef5b35d67b8788926"
     );
     assert_eq!(
-        hex(link.keys.esp_receive(3).expose()),
+        hex(link.keys.esp_receive(EspOver::Ip, 3).expose()),
         "740db6a6a4f37a015ba106b3a87c63582145e7bf658539337ef84783a172282ad7b5309e"
     );
 }
