@@ -533,8 +533,9 @@ fn strangers_cannot_send_frames_to_containers() -> Result<()> {
         let seen = recording.finish()?.iter().filter(of_stranger).count();
         ensure!(ping.received == 0 && seen == 0, "{seen} frames of a stranger reached a container; {ping:?}");
         let rules = hosts[0].run("nft list table inet weave-fastdp")?;
-        let is_counted =
-            |line: &str| line.contains("peers4") && line.contains("packets ") && !line.contains("packets 0 ");
+        let is_counted = |line: &str| {
+            line.contains("strangers") && line.contains("packets ") && !line.contains("packets 0 ")
+        };
         ensure!(rules.lines().any(is_counted), "the stranger was not counted: {rules}");
 
         // Somebody flushes all rules: ours come back.

@@ -19,6 +19,9 @@ pub const HEARTBEAT6: &str = "weave-hb6";
 /// The interface inside a container.
 pub const CONTAINER: &str = "ethwe";
 
+/// How the names of all of the above begin that are ports of the bridge, and of no container's.
+pub const UPLINKS: &str = "weave-";
+
 /// How the host's ends of containers' interfaces begin.
 const HOST_VETH_PREFIX: &str = "vethwe";
 /// How the bridges that pass tunnelled frames on begin.

@@ -28,7 +28,7 @@ use std::{
 use weave_model::Mac;
 
 use crate::{
-    HostError,
+    HostError, names,
     nft::{
         self, ChainSpec, End, EtherType, Expressions, Field, Hook, IpFamily, Item, Program, Register, Rule,
         Session, SetChange, SetSpec, Value, Verdict,
@@ -212,9 +212,11 @@ fn program() -> Program {
 fn prerouting() -> Vec<Rule> {
     let start = Expressions::default;
     let to = |kind, chain: &str| noted("by what it carries", start().is_ether_type(kind).go_to(chain));
+    // What is most of all comes first, with one look-up at most.
     vec![
-        accept("no port of ours", port(start()).is_not_in_set(PORTS, PORT)),
+        accept("from elsewhere", start().input_interface_begins(names::UPLINKS)),
         accept("IPv4 from its own address", of_ipv4(start().is_ether_type(EtherType::Ipv4))),
+        accept("no port of ours", port(start()).is_not_in_set(PORTS, PORT)),
         drop(Forgery::Ethernet, sender(start()).is_not_in_set(STATIONS, PORT)),
         to(EtherType::Arp, "arp"),
         to(EtherType::Ipv4, "ipv4"),

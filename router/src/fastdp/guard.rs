@@ -26,10 +26,9 @@ use weave_hostnet::{
 
 use super::{PORT, shield::Shield};
 
-/// The table, and its sets: who may come in, what was received from whom and sent to whom, and with whom we speak in the
-/// clear.
+/// The table, and its sets: neighbours, who may come in, with what was received from them and sent to them; and those with
+/// whom we speak in the clear.
 pub(super) const TABLE: &str = "weave-fastdp";
-const PEERS: [&str; 2] = ["peers4", "peers6"];
 const RECEIVED: [&str; 2] = ["received4", "received6"];
 const SENT: [&str; 2] = ["sent4", "sent6"];
 const CLEAR: [&str; 2] = ["clear4", "clear6"];
@@ -191,38 +190,29 @@ fn item(address: IpAddr) -> Item {
 
 fn program(table: &str, is_shielded: bool) -> Program {
     let families = [(IpFamily::V4, Field::Ipv4), (IpFamily::V6, Field::Ipv6)];
-    let mut sets = vec![PEERS, RECEIVED, SENT];
+    let mut sets = vec![RECEIVED, SENT];
     sets.extend(is_shielded.then_some(CLEAR));
     let sets = sets.iter().flat_map(|names| names.iter().zip(families)).map(|(name, (_, field))| SetSpec {
         name: (*name).to_owned(),
         key: vec![field],
         value: None,
         has_intervals: false,
-        has_counters: RECEIVED.contains(name) || SENT.contains(name),
+        has_counters: !CLEAR.contains(name),
     });
-    let strangers = PEERS.iter().zip(families).map(|(set, (family, _))| {
-        let rule = to_the_port(family).load_header_address(End::Source, family, Register(0));
-        drop_all("no VXLAN from strangers", rule.is_not_in_set(set, Register(0)))
-    });
-    let mut input: Vec<Rule> = strangers.collect();
-    let mut output = Vec::new();
-    if is_shielded {
-        for (set, (family, _)) in CLEAR.iter().zip(families) {
-            let rule = to_the_port(family).load_header_address(End::Source, family, Register(0));
-            let rule = rule.is_not_in_set(set, Register(0)).came_in_the_clear();
-            input.push(drop_all("no VXLAN in the clear", rule));
-            let rule = to_the_port(family).load_header_address(End::Destination, family, Register(0));
-            let rule = rule.is_not_in_set(set, Register(0)).leaves_in_the_clear();
-            output.push(drop_all("no VXLAN in the clear", rule));
-        }
-    }
-    let counted = |set: &str, family, end| {
-        let rule = to_the_port(family).load_header_address(end, family, Register(0));
-        Rule { note: "counted by neighbour".to_owned(), expressions: rule.is_in_set(set, Register(0)) }
-    };
+    let (mut input, mut output) = (Vec::new(), Vec::new());
     for (index, (family, _)) in families.into_iter().enumerate() {
-        input.push(counted(RECEIVED[index], family, End::Source));
-        output.push(counted(SENT[index], family, End::Destination));
+        let arrives = || to_the_port(family).load_header_address(End::Source, family, Register(0));
+        let leaves = || to_the_port(family).load_header_address(End::Destination, family, Register(0));
+        if is_shielded {
+            let in_the_clear = arrives().is_not_in_set(CLEAR[index], Register(0)).came_in_the_clear();
+            input.push(drop_all("no VXLAN in the clear", in_the_clear));
+            let in_the_clear = leaves().is_not_in_set(CLEAR[index], Register(0)).leaves_in_the_clear();
+            output.push(drop_all("no VXLAN in the clear", in_the_clear));
+        }
+        let from_a_neighbour = arrives().is_in_set(RECEIVED[index], Register(0)).verdict(Verdict::Accept);
+        input.push(noted("from a neighbour", from_a_neighbour));
+        input.push(drop_all("no VXLAN from strangers", to_the_port(family)));
+        output.push(noted("to a neighbour", leaves().is_in_set(SENT[index], Register(0))));
     }
     let chain = |name: &str, hook, rules| ChainSpec { name: name.to_owned(), hook: Some(hook), rules };
     let chains = vec![chain("input", Hook::Input, input), chain("output", Hook::Output, output)];
@@ -234,5 +224,9 @@ fn to_the_port(family: IpFamily) -> Expressions {
 }
 
 fn drop_all(note: &str, condition: Expressions) -> Rule {
-    Rule { note: note.to_owned(), expressions: condition.count().verdict(Verdict::Drop) }
+    noted(note, condition.count().verdict(Verdict::Drop))
+}
+
+fn noted(note: &str, expressions: Expressions) -> Rule {
+    Rule { note: note.to_owned(), expressions }
 }

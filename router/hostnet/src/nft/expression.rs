@@ -98,6 +98,12 @@ impl Expressions {
         self.meta(side).compare(is, &padded)
     }
 
+    /// Condition: the packet came in by an interface whose name begins so.
+    #[must_use]
+    pub fn input_interface_begins(self, prefix: &str) -> Self {
+        self.meta(Meta::InputInterface).compare(Is::Equal, prefix.as_bytes())
+    }
+
     /// Condition: the destination port of this protocol (6 TCP, 17 UDP).
     #[must_use]
     pub fn destination_port(self, protocol: u8, port: u16) -> Self {
