@@ -4,6 +4,7 @@
 //! connections, so one container could use up the router's memory and file descriptors. Here, what we know is
 //! answered by the task that reads, queries that wait for upstream servers are counted, and so are connections.
 
+mod memo;
 mod tcp;
 mod udp;
 

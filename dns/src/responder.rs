@@ -58,6 +58,11 @@ pub(crate) struct Pending {
 }
 
 impl Responder {
+    /// The names as they are now.
+    pub(crate) fn names(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.names.load()
+    }
+
     /// The servers that other names are asked of now.
     pub(crate) fn upstreams(&self) -> Vec<SocketAddr> {
         self.forwarder.servers()

@@ -239,7 +239,11 @@ async fn a_new_snapshot_is_seen_by_the_next_query() {
     let mut table = names();
     let (server, shared) = start(table.snapshot(), Upstreams::List(Vec::new())).await;
     let gone = query("one.weave.local.", RecordType::A);
-    assert_eq!(ask(&server, &gone).await.answers.len(), 1);
+    let first = ask(&server, &gone).await;
+    assert_eq!(first.answers.len(), 1);
+    // Asked in the same words, and in others.
+    assert_eq!(ask(&server, &gone).await.answers, first.answers);
+    assert_eq!(ask(&server, &query("ONE.weave.local.", RecordType::A)).await.answers.len(), 1);
     table.handle_peer_gone(support::LOCAL);
     shared.store(table.snapshot());
     assert_eq!(ask(&server, &gone).await.metadata.response_code, ResponseCode::NXDomain);

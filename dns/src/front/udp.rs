@@ -12,8 +12,11 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use rand_core::RngCore;
 use tokio::{io::Interest, net::UdpSocket, task::JoinSet, time::Instant};
 
-use super::{MAX_FORWARDED, Shared};
-use crate::responder::{Decision, Pending};
+use super::{MAX_FORWARDED, Shared, memo::Memo};
+use crate::{
+    responder::{Decision, Pending},
+    stats::Outcome,
+};
 
 /// Room for one receive; the kernel may join up to 64 datagrams of one sender into it, up to 64 KiB in all.
 const BUFFER: usize = 65_535;
@@ -38,6 +41,7 @@ pub(crate) async fn serve_udp(io: UdpSocket, shared: Arc<Shared>, mut rng: impl 
     let mut storage = vec![0; BUFFER * BATCH_SIZE];
     let mut metas = [RecvMeta::default(); BATCH_SIZE];
     let mut forwards = JoinSet::new();
+    let mut memo = Memo::default();
     loop {
         socket.io.readable().await?;
         for _ in 0..BATCHES_PER_TURN {
@@ -56,13 +60,25 @@ pub(crate) async fn serve_udp(io: UdpSocket, shared: Arc<Shared>, mut rng: impl 
                 }
                 let joined = buffer.get(..meta.len).unwrap_or_default();
                 for datagram in joined.chunks(meta.stride.max(1)) {
-                    handle(&socket, &shared, datagram, meta, &mut rng, &mut forwards);
+                    if !repeat(&socket, &shared, datagram, meta, &mut memo) {
+                        handle(&socket, &shared, datagram, meta, &mut rng, &mut forwards, &mut memo);
+                    }
                 }
             }
         }
         while forwards.try_join_next().is_some() {}
         tokio::task::yield_now().await;
     }
+}
+
+/// Answers what was asked before in the same words.
+fn repeat(socket: &Socket, shared: &Shared, datagram: &[u8], meta: &RecvMeta, memo: &mut Memo) -> bool {
+    let since = Instant::now();
+    let names = shared.responder.names();
+    let Some(message) = memo.answer(&names, datagram) else { return false };
+    socket.send(message, meta.addr, meta.dst_ip);
+    shared.counters.record(Outcome::Answered, since.elapsed());
+    true
 }
 
 fn handle(
@@ -72,12 +88,14 @@ fn handle(
     meta: &RecvMeta,
     rng: &mut impl RngCore,
     forwards: &mut JoinSet<()>,
+    memo: &mut Memo,
 ) {
     let since = Instant::now();
     match shared.responder.decide(datagram, meta.addr, Protocol::Udp, rng) {
         Decision::Send(message, outcome) => {
             socket.send(&message, meta.addr, meta.dst_ip);
             shared.counters.record(outcome, since.elapsed());
+            memo.keep(datagram, &message, outcome);
         }
         // The semaphore refuses what is beyond the bound; a refusal is short, so twice the bound is enough tasks.
         Decision::Forward(pending) if forwards.len() < 2 * MAX_FORWARDED => {
