@@ -70,6 +70,7 @@ pub(crate) struct Global {
 pub(crate) enum Output {
     /// For people, in Weave Net's shapes.
     #[default]
+    #[value(alias = "table")]
     Text,
     /// For people, with everything that is known, as tables.
     Wide,

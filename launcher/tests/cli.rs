@@ -230,6 +230,7 @@ fn a_report_is_json_or_yaml_or_what_a_template_makes_of_it() {
     assert!(wrong.err.contains("no {{end}}"), "{}", wrong.err);
     let yaml = host.weave("report -o yaml");
     assert!(yaml.out.contains("\nversion: \"9.9.9\"\n"), "{}", yaml.out);
+    assert_eq!(host.weave("ps -o table").out, host.weave("ps").out);
     let yaml = host.weave("ps -o yaml");
     assert_eq!(yaml.out, "- addresses:\n  - \"10.32.0.1/12\"\n  id: c1\n  mac: \"02:00:00:00:00:09\"\n");
     let wide = host.weave("ps -o wide");
