@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use weave_api::{EndpointListRequest, ListRequest};
 use weave_tests::{
     clock::{Look, now, wait_until},
-    docker::{self, Engine, IMAGE},
+    docker::{self, Engine, IMAGE, await_network, start_driver},
     lab::{Host, Process},
     product::{Programs, Router},
     sandbox,
@@ -16,27 +16,6 @@ use weave_tests::{
 
 /// Longer than any answer to Docker may take, in which Docker stands still.
 const PATIENCE: Duration = Duration::from_secs(25);
-
-/// Docker's driver on a host, beside its router.
-fn start_driver(programs: &Programs, router: &Router<'_>) -> Result<Process> {
-    let host = router.host();
-    let mut command = host.command(programs.weave());
-    command.arg(format!("--run-dir={}", router.run_dir().display()));
-    command.arg(format!("--docker-socket={}", docker::socket().display()));
-    command.args(["docker-plugin", "--log-level=debug"]);
-    host.spawn(command, &format!("docker-plugin-{}", host.name()))
-}
-
-/// Waits until the engine has the network, and its packet filter lets the bridge's frames pass.
-fn await_network(engine: &Engine<'_>) -> Result<()> {
-    wait_until("the network weave", LIMIT, || {
-        let networks = engine.docker("network ls --format {{.Name}}")?;
-        let filter = engine.host().run("iptables -S DOCKER-USER")?;
-        let is_there = networks.lines().any(|name| name == "weave") && filter.contains("-o weave");
-        Ok(Look::when(is_there, || format!("{networks}; {filter}")))
-    })
-    .map(drop)
-}
 
 fn await_exec(engine: &Engine<'_>, container: &str, command: &str, word: &str) -> Result<()> {
     let what = format!("`{command}` in {container} to say {word}");
@@ -209,6 +188,15 @@ fn networks_have_subnets_and_addresses_of_the_users_choice_and_none_is_given_twi
             engine.docker(&format!("{create} {flags} blue"))?;
             engine.docker(&format!("{create} --subnet 10.40.9.0/24 --internal green"))?;
         }
+        // Docker's own addresses would be the same on every host.
+        let said = engines[0].refused("network create --driver weave theirs")?;
+        ensure!(said.contains("--ipam-driver weave"), "{said}");
+        // The network that is there by itself takes wishes as well, and has the families of the ring.
+        engines[0].run("zero", "weave", "--ip 10.33.0.9")?;
+        ensure!(engines[0].address("zero", "weave")? == "10.33.0.9");
+        let shown = engines[0].docker("exec zero /bin/ip address show ethwe0")?;
+        ensure!(shown.contains("inet6 fd00:77::"), "{shown}");
+        engines[0].docker("rm --force zero")?;
         engines[0].run("one", "blue", "")?;
         engines[1].run("two", "blue", "--ip 10.40.8.7")?;
         ensure!(engines[0].address("one", "blue")?.starts_with("10.40.8."));
