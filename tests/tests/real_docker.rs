@@ -65,15 +65,24 @@ fn play_with_docker(test: &str, body: impl FnOnce(&Programs) -> Result<()>) -> R
     played
 }
 
-/// Two hosts with a router, a driver and an engine each, given to `body`.
+/// Two hosts with a router, a driver and an engine each, given to `body`. The ring has IPv4.
 fn two_hosts(
+    test: &str,
+    body: impl FnOnce(&Programs, &mut Vec<Router<'_>>, &mut [Process; 2], &mut [Engine<'_>; 2]) -> Result<()>,
+) -> Result<()> {
+    two_hosts_with("10.32.0.0/12", test, body)
+}
+
+/// The same with these ranges of the ring.
+fn two_hosts_with(
+    ranges: &str,
     test: &str,
     body: impl FnOnce(&Programs, &mut Vec<Router<'_>>, &mut [Process; 2], &mut [Engine<'_>; 2]) -> Result<()>,
 ) -> Result<()> {
     play_with_docker(test, |programs| {
         let mut lab = lab()?;
         let hosts: [Host; 2] = hosts(&mut lab)?;
-        let mut routers = routers(programs, &hosts, &["--ipalloc-range=10.32.0.0/12,fd00:77::/64"])?;
+        let mut routers = routers(programs, &hosts, &[&format!("--ipalloc-range={ranges}")])?;
         await_mesh(&routers, 1)?;
         routers[0].tell("prime --timeout 30")?;
         let mut drivers = [start_driver(programs, &routers[0])?, start_driver(programs, &routers[1])?];
@@ -181,7 +190,7 @@ fn a_container_keeps_its_address_whatever_is_started_again() -> Result<()> {
 #[ignore = "needs Docker: run with cargo xtask test --real"]
 fn networks_have_subnets_and_addresses_of_the_users_choice_and_none_is_given_twice() -> Result<()> {
     let test = "networks_have_subnets_and_addresses_of_the_users_choice_and_none_is_given_twice";
-    two_hosts(test, |_, routers, _, engines| {
+    two_hosts_with("10.32.0.0/12,fd00:77::/64", test, |_, routers, _, engines| {
         let create = "network create --driver weave --ipam-driver weave";
         for engine in engines.iter() {
             let flags = "--subnet 10.40.8.0/24 --ip-range 10.40.8.64/26 --gateway 10.40.8.1";
@@ -352,6 +361,14 @@ fn a_launch_is_all_that_docker_needs_and_a_reset_leaves_it_as_it_was() -> Result
         wait_until("the packet filter to let the bridge's frames pass again", LIMIT, || {
             let filter = host.run("iptables -S DOCKER-USER")?;
             Ok(Look::when(filter.contains("-o weave"), || filter.clone()))
+        })?;
+        // And on nftables: what is ours comes back by itself.
+        host.run("nft delete table inet weave")?;
+        host.run("nft delete table bridge weave-ports")?;
+        wait_until("our tables to be back", LIMIT, || {
+            let tables = host.run("nft list tables")?;
+            let are_back = ["inet weave", "bridge weave-ports"].iter().all(|table| tables.contains(table));
+            Ok(Look::when(are_back, || tables.clone()))
         })?;
         // Docker is served while the router is stopped, and after it was launched again.
         weave(programs, &host, "stop")?;

@@ -172,11 +172,12 @@ const NEEDED_BY_NODES: [(&str, &str); 7] = [
 ];
 
 /// A program that `--real` needs, and the Debian package that has it.
-const NEEDED: [(&str, &str); 12] = [
+const NEEDED: [(&str, &str); 13] = [
     ("dockerd", "docker.io"),
     ("docker", "docker.io"),
     ("docker-compose", "docker-compose"),
     ("systemd-analyze", "systemd"),
+    ("nft", "nftables"),
     ("iptables", "iptables"),
     ("busybox", "busybox-static"),
     ("openssl", "openssl"),
