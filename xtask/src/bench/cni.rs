@@ -125,6 +125,10 @@ struct Round {
 
 /// Builds what is measured beside the router. To be called outside the sandbox.
 pub(super) fn build() -> Result<()> {
+    // The plugin is then there as well.
+    if env::var_os("WEAVE_BIN_DIR").is_some() {
+        return Ok(());
+    }
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     cargo.args(["build", "--quiet", "--release", "--package", "weave-cni", "--target-dir"]);
@@ -134,6 +138,10 @@ pub(super) fn build() -> Result<()> {
 }
 
 pub(super) fn run(bench: &Bench, programs: &Programs) -> Result<Vec<Row>> {
+    if Command::new("busybox").output().is_err() {
+        complain("cni: left out; the first packet is busybox's ping (Debian: busybox-static)");
+        return Ok(Vec::new());
+    }
     let mut lab = inside::lab()?;
     let (mut ours, mut theirs) = (lab.add_host("h1")?, lab.add_host("h2")?);
     lab.join(&mut [&mut ours, &mut theirs])?;
@@ -246,7 +254,7 @@ impl<'h> Site<'h> {
 
     /// Ends with the first answer.
     fn ping(&self, name: &str) -> Job {
-        let line = format!("--net=/run/netns/{name} ping -c 1 -w 5 {}", self.target);
+        let line = format!("--net=/run/netns/{name} busybox ping -c 1 -W 5 {}", self.target);
         Job {
             program: "nsenter".into(),
             arguments: line.split(' ').map(str::to_owned).collect(),
