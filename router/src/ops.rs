@@ -25,7 +25,7 @@ use std::{
 
 use tokio::sync::{Mutex, Notify};
 use weave_api::{ApiError, ErrorCode};
-use weave_hostnet::Host;
+use weave_hostnet::{Host, nft::Standing};
 use weave_ipam::{Ipam, Refusal, Reply};
 use weave_model::{AddressSpec, ContainerId, Interface, PeerName};
 
@@ -54,6 +54,8 @@ pub(crate) struct Ops {
     pub(crate) subject: Subject,
     logging: Logging,
     ports: guard::Ports,
+    /// What stood in the packet filter when its rules were last made.
+    standing: StdMutex<Option<Standing>>,
     /// Told when the router is to end and to take everything with it.
     ending: Notify,
     /// What is attached here, as the store has it.
@@ -98,6 +100,7 @@ impl Ops {
             subject,
             logging,
             ports,
+            standing: StdMutex::default(),
             ending,
             records,
             exclusive,

@@ -2,6 +2,8 @@
 //!
 //! No registry is needed: the one image is a busybox of this machine in an empty file system.
 
+mod image;
+
 use std::{
     fs,
     os::unix::fs::symlink,
@@ -15,8 +17,13 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{
     clock::{Look, wait_until},
     lab::{Host, Process},
-    sandbox, tool,
+    product::{Programs, Router},
+    sandbox,
+    scene::LIMIT,
+    tool,
 };
+
+pub use image::{ROUTER_IMAGE, build_static_programs, prepare_host};
 
 /// The image that every engine has.
 pub const IMAGE: &str = "box";
@@ -101,7 +108,9 @@ impl<'h> Engine<'h> {
     pub fn kill(&mut self) -> Result<()> {
         self.process.take().context("the engine does not run")?.kill()?;
         // Its containerd dies with it. There is no init here to bury it, and the next engine would take it for alive.
-        self.host.run("rm -f /run/docker-exec/containerd/containerd.pid").map(drop)
+        let forgotten =
+            ["/run/docker-exec", "/run/docker"].map(|root| format!("{root}/containerd/containerd.pid"));
+        self.host.run(&format!("rm -f {}", forgotten.join(" "))).map(drop)
     }
 
     fn import(&self) -> Result<()> {
@@ -200,6 +209,33 @@ impl Drop for Engine<'_> {
             drop(process.stop("TERM", Duration::from_secs(20)));
         }
     }
+}
+
+/// Docker's driver on a host, beside its router.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn start_driver(programs: &Programs, router: &Router<'_>) -> Result<Process> {
+    let host = router.host();
+    let mut command = host.command(programs.weave());
+    command.arg(format!("--run-dir={}", router.run_dir().display()));
+    command.arg(format!("--docker-socket={}", socket().display()));
+    command.args(["docker-plugin", "--log-level=debug"]);
+    host.spawn(command, &format!("docker-plugin-{}", host.name()))
+}
+
+/// Waits until the engine has the network, and its packet filter lets the bridge's frames pass.
+///
+/// # Errors
+/// When that does not come.
+pub fn await_network(engine: &Engine<'_>) -> Result<()> {
+    wait_until("the network weave", LIMIT, || {
+        let networks = engine.docker("network ls --format {{.Name}}")?;
+        let filter = engine.host().run("iptables -S DOCKER-USER")?;
+        let is_there = networks.lines().any(|name| name == "weave") && filter.contains("-o weave");
+        Ok(Look::when(is_there, || format!("{networks}; {filter}")))
+    })
+    .map(drop)
 }
 
 /// Where the lab keeps its files.

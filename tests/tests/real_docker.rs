@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use weave_api::{EndpointListRequest, ListRequest};
 use weave_tests::{
     clock::{Look, now, wait_until},
-    docker::{self, Engine, IMAGE},
+    docker::{self, Engine, IMAGE, await_network, start_driver},
     lab::{Host, Process},
     product::{Programs, Router},
     sandbox,
@@ -16,27 +16,6 @@ use weave_tests::{
 
 /// Longer than any answer to Docker may take, in which Docker stands still.
 const PATIENCE: Duration = Duration::from_secs(25);
-
-/// Docker's driver on a host, beside its router.
-fn start_driver(programs: &Programs, router: &Router<'_>) -> Result<Process> {
-    let host = router.host();
-    let mut command = host.command(programs.weave());
-    command.arg(format!("--run-dir={}", router.run_dir().display()));
-    command.arg(format!("--docker-socket={}", docker::socket().display()));
-    command.args(["docker-plugin", "--log-level=debug"]);
-    host.spawn(command, &format!("docker-plugin-{}", host.name()))
-}
-
-/// Waits until the engine has the network, and its packet filter lets the bridge's frames pass.
-fn await_network(engine: &Engine<'_>) -> Result<()> {
-    wait_until("the network weave", LIMIT, || {
-        let networks = engine.docker("network ls --format {{.Name}}")?;
-        let filter = engine.host().run("iptables -S DOCKER-USER")?;
-        let is_there = networks.lines().any(|name| name == "weave") && filter.contains("-o weave");
-        Ok(Look::when(is_there, || format!("{networks}; {filter}")))
-    })
-    .map(drop)
-}
 
 fn await_exec(engine: &Engine<'_>, container: &str, command: &str, word: &str) -> Result<()> {
     let what = format!("`{command}` in {container} to say {word}");
@@ -86,15 +65,24 @@ fn play_with_docker(test: &str, body: impl FnOnce(&Programs) -> Result<()>) -> R
     played
 }
 
-/// Two hosts with a router, a driver and an engine each, given to `body`.
+/// Two hosts with a router, a driver and an engine each, given to `body`. The ring has IPv4.
 fn two_hosts(
+    test: &str,
+    body: impl FnOnce(&Programs, &mut Vec<Router<'_>>, &mut [Process; 2], &mut [Engine<'_>; 2]) -> Result<()>,
+) -> Result<()> {
+    two_hosts_with("10.32.0.0/12", test, body)
+}
+
+/// The same with these ranges of the ring.
+fn two_hosts_with(
+    ranges: &str,
     test: &str,
     body: impl FnOnce(&Programs, &mut Vec<Router<'_>>, &mut [Process; 2], &mut [Engine<'_>; 2]) -> Result<()>,
 ) -> Result<()> {
     play_with_docker(test, |programs| {
         let mut lab = lab()?;
         let hosts: [Host; 2] = hosts(&mut lab)?;
-        let mut routers = routers(programs, &hosts, &["--ipalloc-range=10.32.0.0/12,fd00:77::/64"])?;
+        let mut routers = routers(programs, &hosts, &[&format!("--ipalloc-range={ranges}")])?;
         await_mesh(&routers, 1)?;
         routers[0].tell("prime --timeout 30")?;
         let mut drivers = [start_driver(programs, &routers[0])?, start_driver(programs, &routers[1])?];
@@ -202,13 +190,22 @@ fn a_container_keeps_its_address_whatever_is_started_again() -> Result<()> {
 #[ignore = "needs Docker: run with cargo xtask test --real"]
 fn networks_have_subnets_and_addresses_of_the_users_choice_and_none_is_given_twice() -> Result<()> {
     let test = "networks_have_subnets_and_addresses_of_the_users_choice_and_none_is_given_twice";
-    two_hosts(test, |_, routers, _, engines| {
+    two_hosts_with("10.32.0.0/12,fd00:77::/64", test, |_, routers, _, engines| {
         let create = "network create --driver weave --ipam-driver weave";
         for engine in engines.iter() {
             let flags = "--subnet 10.40.8.0/24 --ip-range 10.40.8.64/26 --gateway 10.40.8.1";
             engine.docker(&format!("{create} {flags} blue"))?;
             engine.docker(&format!("{create} --subnet 10.40.9.0/24 --internal green"))?;
         }
+        // Docker's own addresses would be the same on every host.
+        let said = engines[0].refused("network create --driver weave theirs")?;
+        ensure!(said.contains("--ipam-driver weave"), "{said}");
+        // The network that is there by itself takes wishes as well, and has the families of the ring.
+        engines[0].run("zero", "weave", "--ip 10.33.0.9")?;
+        ensure!(engines[0].address("zero", "weave")? == "10.33.0.9");
+        let shown = engines[0].docker("exec zero /bin/ip address show ethwe0")?;
+        ensure!(shown.contains("inet6 fd00:77::"), "{shown}");
+        engines[0].docker("rm --force zero")?;
         engines[0].run("one", "blue", "")?;
         engines[1].run("two", "blue", "--ip 10.40.8.7")?;
         ensure!(engines[0].address("one", "blue")?.starts_with("10.40.8."));
@@ -364,6 +361,14 @@ fn a_launch_is_all_that_docker_needs_and_a_reset_leaves_it_as_it_was() -> Result
         wait_until("the packet filter to let the bridge's frames pass again", LIMIT, || {
             let filter = host.run("iptables -S DOCKER-USER")?;
             Ok(Look::when(filter.contains("-o weave"), || filter.clone()))
+        })?;
+        // And on nftables: what is ours comes back by itself.
+        host.run("nft delete table inet weave")?;
+        host.run("nft delete table bridge weave-ports")?;
+        wait_until("our tables to be back", LIMIT, || {
+            let tables = host.run("nft list tables")?;
+            let are_back = ["inet weave", "bridge weave-ports"].iter().all(|table| tables.contains(table));
+            Ok(Look::when(are_back, || tables.clone()))
         })?;
         // Docker is served while the router is stopped, and after it was launched again.
         weave(programs, &host, "stop")?;

@@ -39,6 +39,9 @@ enum Command {
     Bench(bench::Bench),
     /// Run whole routers on virtual time, through bad days or calm ones
     Sim(sim::Sim),
+    /// Runs programs on a host for the bench
+    #[command(hide = true)]
+    Runtime(bench::cni::Runtime),
     /// The traffic generator, as the lab runs it
     #[command(hide = true)]
     Traffic {
@@ -65,6 +68,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test(test) => test.run(),
         Command::Bench(bench) => bench.run(),
         Command::Sim(sim) => sim.run(),
+        Command::Runtime(runtime) => runtime.run().map(|()| ExitCode::SUCCESS),
         Command::Traffic { generator } => generator.run().map(|()| ExitCode::SUCCESS),
     }
 }

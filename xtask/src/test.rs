@@ -107,7 +107,7 @@ const POLICY_CHECKS: [Check; 2] = [
 ];
 
 /// What `--real` runs: its tests are built for it alone, so that nobody without these programs sees them fail.
-const REAL: [Check; 3] = [
+const REAL: [Check; 4] = [
     Check {
         title: "lints of the tests against programs of others",
         command: "clippy --quiet --package weave-tests --features real --tests -- --deny warnings",
@@ -116,6 +116,11 @@ const REAL: [Check; 3] = [
     Check {
         title: "Docker's engine on hosts of a mesh",
         command: "test --package weave-tests --features real --test real_docker -- --include-ignored --test-threads=1",
+        is_quick: false,
+    },
+    Check {
+        title: "the examples, and the router as a container image",
+        command: "test --package weave-tests --features real --test real_examples -- --include-ignored --test-threads=1",
         is_quick: false,
     },
     Check {
@@ -188,9 +193,12 @@ const NEEDED_BY_NODES: [(&str, &str); 7] = [
 ];
 
 /// A program that `--real` needs, and the Debian package that has it.
-const NEEDED: [(&str, &str); 10] = [
+const NEEDED: [(&str, &str); 13] = [
     ("dockerd", "docker.io"),
     ("docker", "docker.io"),
+    ("docker-compose", "docker-compose"),
+    ("systemd-analyze", "systemd"),
+    ("nft", "nftables"),
     ("iptables", "iptables"),
     ("busybox", "busybox-static"),
     ("openssl", "openssl"),

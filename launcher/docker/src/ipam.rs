@@ -29,17 +29,17 @@ const GATEWAY_LEASE: &str = "docker:lease:gateway:";
 
 impl Driver {
     pub(crate) async fn request_pool(&self, request: remote::RequestPool) -> Result<Value, Refusal> {
-        let ring = self.ring().await?;
+        let none = || Refusal("weave gives out no addresses here (--ipalloc-range is empty)".to_owned());
+        let ring = self.ring().await?.ok_or_else(none)?;
         let subnet = match request.pool.as_str() {
             "" => default_subnet(&ring, request.v6)?,
             given => given.parse().map_err(|e| Refusal(format!("{e}")))?,
         };
-        if !ring.ranges.iter().any(|range| range.net().contains(&subnet.net())) {
-            let ranges: Vec<String> = ring.ranges.iter().map(ToString::to_string).collect();
+        if !manages(&ring, subnet) {
             return Err(Refusal(format!(
                 "{subnet} is not within the addresses that weave manages ({}); choose a subnet there, or widen \
                  --ipalloc-range on all hosts",
-                ranges.join(", ")
+                words(&ring.ranges)
             )));
         }
         let part = match request.sub_pool.as_str() {
@@ -55,13 +55,27 @@ impl Driver {
         serde_json::to_value(answer).map_err(|error| Refusal(error.to_string()))
     }
 
-    async fn ring(&self) -> Result<IpamReport, Refusal> {
+    /// Refuses a network whose addresses come from Docker itself and not from the ring: every host would give out the same.
+    pub(crate) async fn check_pools(&self, pools: &[remote::IpamData]) -> Result<(), Refusal> {
+        let Some(ring) = self.ring().await? else { return Ok(()) };
+        for remote::IpamData { pool } in pools {
+            let subnet: Subnet = pool.parse().map_err(|e| Refusal(format!("{e}")))?;
+            if !manages(&ring, subnet) {
+                return Err(Refusal(format!(
+                    "Docker itself would give out the addresses of this network ({subnet}), and other hosts the same \
+                     ones: add `--ipam-driver weave` (Compose: `ipam: {{driver: weave}}`), or choose a `--subnet` within {}",
+                    words(&ring.ranges)
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the router gives out; none if it gives out nothing.
+    pub(crate) async fn ring(&self) -> Result<Option<IpamReport>, ApiError> {
         // A cheap request that waits for a router which is starting; a report is no such request.
         router::ask(&self.router, &weave_api::ReadyRequest { timeout_s: Some(WAIT_S) }).await?;
-        let report = self.router.report().await?;
-        report
-            .ipam
-            .ok_or_else(|| Refusal("weave gives out no addresses here (--ipalloc-range is empty)".to_owned()))
+        Ok(self.router.report().await?.ipam)
     }
 
     pub(crate) fn release_pool(&self, request: &remote::ReleasePool) -> Result<Value, Refusal> {
@@ -178,6 +192,14 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+fn manages(ring: &IpamReport, subnet: Subnet) -> bool {
+    ring.ranges.iter().any(|range| range.net().contains(&subnet.net()))
+}
+
+fn words(ranges: &[Subnet]) -> String {
+    ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn is_lease(owner: &ContainerId) -> bool {

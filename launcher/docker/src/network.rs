@@ -22,9 +22,12 @@ const MULTICAST: &str = "works.weave.multicast";
 const WAIT_S: u64 = 8;
 
 impl Driver {
-    pub(crate) fn create_network(&self, request: remote::CreateNetwork) -> Result<Value, Refusal> {
+    pub(crate) async fn create_network(&self, request: remote::CreateNetwork) -> Result<Value, Refusal> {
         let options = request.options.unwrap_or_default();
         let multicast = wants_multicast(&options)?;
+        for pools in [request.ipv4, request.ipv6] {
+            self.check_pools(&pools.unwrap_or_default()).await?;
+        }
         self.multicast_by_network().insert(request.network, multicast);
         Ok(json!({}))
     }

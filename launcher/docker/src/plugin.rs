@@ -49,8 +49,10 @@ const CONTENT_TYPE: &str = "application/vnd.docker.plugins.v1.2+json";
 /// What the driver is told.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where the engine looks for the driver; the file's name without `.sock` is the driver's name.
+    /// Where the engine looks for the driver.
     pub socket: PathBuf,
+    /// What the engine calls the driver; by default the socket's file name without `.sock`.
+    pub name: Option<String>,
     /// Where the engine listens.
     pub engine: Engine,
     /// The router.
@@ -106,8 +108,13 @@ impl Driver {
 /// # Errors
 /// When the socket cannot be had.
 pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let name = options.socket.file_stem().and_then(|stem| stem.to_str());
-    let name = name.context("the driver's socket needs a name in UTF-8, such as weave.sock")?.to_owned();
+    let name = match options.name {
+        Some(name) => name,
+        None => {
+            let stem = options.socket.file_stem().and_then(|stem| stem.to_str());
+            stem.context("the driver's socket needs a name in UTF-8, such as weave.sock")?.to_owned()
+        }
+    };
     let listener = Listener::bind(&options.socket).await?;
     let driver = Arc::new(Driver {
         router: options.router,
@@ -224,7 +231,7 @@ impl Driver {
         match call {
             "Plugin.Activate" => Ok(json!({ "Implements": ["NetworkDriver", "IpamDriver"] })),
             "NetworkDriver.GetCapabilities" => Ok(json!({ "Scope": "local", "ConnectivityScope": "global" })),
-            "NetworkDriver.CreateNetwork" => self.create_network(read(body)?),
+            "NetworkDriver.CreateNetwork" => self.create_network(read(body)?).await,
             "NetworkDriver.DeleteNetwork" => Ok(self.delete_network(&read(body)?)),
             "NetworkDriver.CreateEndpoint" => self.create_endpoint(read(body)?).await,
             "NetworkDriver.EndpointOperInfo" => Ok(json!({ "Value": {} })),

@@ -67,6 +67,18 @@ pub(crate) struct CreateNetwork {
     pub(crate) network: String,
     #[serde(default, rename = "Options")]
     pub(crate) options: Option<Options>,
+    #[serde(default, rename = "IPv4Data")]
+    pub(crate) ipv4: Option<Vec<IpamData>>,
+    #[serde(default, rename = "IPv6Data")]
+    pub(crate) ipv6: Option<Vec<IpamData>>,
+}
+
+/// Where the addresses of a network come from, whoever gives them.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct IpamData {
+    #[serde(default)]
+    pub(crate) pool: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -13,7 +13,7 @@ use tokio::time::{interval, sleep};
 use weave_api::{
     ApiError, EndpointListRequest, EndpointRemoveRequest, ExposeRequest, PsRequest, ReadyRequest,
 };
-use weave_model::ContainerId;
+use weave_model::{ContainerId, Subnet};
 
 use crate::{
     engine::EngineError,
@@ -124,6 +124,19 @@ struct IpamConfig {
     auxiliary_addresses: Option<BTreeMap<String, String>>,
 }
 
+/// The network that is made without being asked for. Its subnets are said, though they are the default: Docker takes `--ip`
+/// only where they were.
+fn description(name: &str, driver: &str, subnets: &[Subnet]) -> Value {
+    let config: Vec<Value> = subnets.iter().map(|subnet| json!({ "Subnet": subnet.to_string() })).collect();
+    json!({
+        "Name": name,
+        "CheckDuplicate": true,
+        "Driver": driver,
+        "EnableIPv6": subnets.iter().any(|subnet| subnet.net().network().is_ipv6()),
+        "IPAM": { "Driver": driver, "Config": config },
+    })
+}
+
 impl Driver {
     /// Brings everything in line with the engine, then follows its events until it ends.
     async fn keep_up(&self, left_over: &mut LeftOver) -> Result<(), Trouble> {
@@ -173,9 +186,8 @@ impl Driver {
             }
             return Ok(());
         }
-        let wanted = json!({
-            "Name": name, "CheckDuplicate": true, "Driver": self.name, "IPAM": { "Driver": self.name },
-        });
+        let subnets = self.ring().await?.map(|ring| ring.default_subnets).unwrap_or_default();
+        let wanted = description(name, &self.name, &subnets);
         match self.engine.post::<Value>("/networks/create", &wanted).await {
             Ok(_) => tracing::info!(network = %name, "made the network"),
             // Somebody else was faster.
@@ -267,5 +279,21 @@ impl Driver {
         // A gateway may be written with its prefix length.
         let bare = |text: String| text.split('/').next().and_then(|address| address.parse().ok());
         Ok(addresses.filter_map(bare).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_network_has_the_families_of_the_ring_and_says_its_subnets() {
+        let subnets =
+            |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Subnet>>();
+        let both = description("weave", "weave", &subnets(&["10.32.0.0/12", "fd00::/64"]));
+        assert_eq!(both["EnableIPv6"], true);
+        assert_eq!(both["IPAM"]["Config"], json!([{ "Subnet": "10.32.0.0/12" }, { "Subnet": "fd00::/64" }]));
+        let one = description("weave", "weave", &subnets(&["10.32.0.0/12"]));
+        assert_eq!(one["EnableIPv6"], false);
     }
 }

@@ -25,6 +25,9 @@ pub(crate) struct DockerPlugin {
     /// Where Docker looks for the driver; the file's name without `.sock` is the driver's name.
     #[arg(long, value_name = "SOCKET", default_value = PLUGIN_SOCKET)]
     pub(crate) plugin_socket: PathBuf,
+    /// What Docker calls the driver, if not by its socket: one that Docker starts itself is `NAME:TAG`.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) driver_name: Option<String>,
     /// Network to make if Docker has none of that name; `none` makes none.
     #[arg(long, value_name = "NAME", default_value = "weave")]
     pub(crate) network: String,

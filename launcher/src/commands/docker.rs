@@ -48,6 +48,7 @@ pub(super) async fn plugin(context: &Context, plugin: DockerPlugin) -> Result<()
     let proxy = proxy(plugin.proxy)?;
     let options = Options {
         socket: plugin.plugin_socket,
+        name: plugin.driver_name,
         engine: context.docker.clone(),
         router: context.client.clone(),
         network: (plugin.network != NO_NETWORK).then_some(plugin.network),

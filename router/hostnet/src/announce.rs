@@ -5,6 +5,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsRawFd,
+    thread,
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -39,17 +40,28 @@ impl Host {
     }
 
     fn announce_frames(&self, link: &Link, frames: &[Vec<u8>]) -> Result<(), HostError> {
-        if let Err(error) = self.run_inside(|| send(link.index, frames))? {
-            self.warn(Warning::Announcement { interface: link.name.clone(), reason: error.to_string() });
+        match self.run_inside(|| send(link.index, frames))? {
+            Ok(socket) => close_later(socket),
+            Err(error) => {
+                self.warn(Warning::Announcement { interface: link.name.clone(), reason: error.to_string() });
+            }
         }
         Ok(())
     }
 }
 
-fn send(link: LinkIndex, frames: &[Vec<u8>]) -> io::Result<()> {
+fn send(link: LinkIndex, frames: &[Vec<u8>]) -> io::Result<Socket> {
     // Protocol 0: nothing is received on this socket.
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
-    frames.iter().try_for_each(|frame| send_frame(&socket, link, frame))
+    frames.iter().try_for_each(|frame| send_frame(&socket, link, frame))?;
+    Ok(socket)
+}
+
+/// Closes a packet socket beside the caller: the kernel waits at that until no processor can still see the socket
+/// (`packet_release`), which is most of the time that an attach would take.
+fn close_later(socket: Socket) {
+    // Without another thread it is closed here and now: the closure is dropped with it.
+    drop(thread::Builder::new().name("weave-close".to_owned()).spawn(move || drop(socket)));
 }
 
 fn send_frame(socket: &Socket, link: LinkIndex, frame: &[u8]) -> io::Result<()> {

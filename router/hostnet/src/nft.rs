@@ -43,6 +43,7 @@ pub use program::{
     ChainSpec, Field, Hook, Item, Program, Rule, Session, SetChange, SetSpec, Value, is_stale, uninstall,
     uninstall_from_bridges,
 };
+pub use survey::Standing;
 pub use traffic::Traffic;
 pub use watch::{Author, Notice, TableWatch};
 
@@ -96,6 +97,14 @@ pub fn forward_obstacles() -> anyhow::Result<Vec<String>> {
         Err(HostError::Unsupported { .. }) => Ok(Vec::new()),
         other => Ok(other?.iter().map(ToString::to_string).collect()),
     }
+}
+
+/// What stands now of what [`apply`] made. Who compares it with what stood right after `apply` knows whether to do that again.
+///
+/// # Errors
+/// What the kernel says.
+pub fn standing() -> Result<Standing, HostError> {
+    survey::standing(ruleset::TABLE)
 }
 
 /// Whether nf_tables can do NAT. Changes nothing.

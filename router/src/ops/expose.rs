@@ -1,9 +1,12 @@
 //! Expose and hide: addresses of the host itself on the network.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, MutexGuard, PoisonError},
+};
 
 use weave_api::{AddressesResponse, ApiError, Call as _, ErrorCode, ExposeRequest, HideRequest};
-use weave_hostnet::nft::{self, NftSpec};
+use weave_hostnet::nft::{self, NftSpec, Standing};
 use weave_model::{ContainerId, Interface, Mac, Subnet};
 
 use super::{Obtained, Ops, Record, host_error};
@@ -101,7 +104,30 @@ impl Ops {
             masquerade: subnets,
             protected_ports: vec![self.facts.port],
         })
-        .map_err(|error| host_error(&error))
+        .map_err(|error| host_error(&error))?;
+        *self.standing() = nft::standing().ok();
+        Ok(())
+    }
+
+    /// Puts rules back that somebody flushed, and lets our packets past chains that were put up later, by a Docker that starts
+    /// after us, for instance.
+    pub(super) fn mend_rules(&self) {
+        let stood = self.standing().clone();
+        let (Some(stood), Ok(stands)) = (stood, nft::standing()) else { return };
+        if stood == stands {
+            return;
+        }
+        let exposed = self.records().get(&ContainerId::expose()).cloned();
+        match self.masquerade(exposed.as_ref()) {
+            Ok(()) => tracing::info!("somebody changed the packet filter; our rules are in it again"),
+            Err(error) => {
+                tracing::warn!(%error, "our rules in the packet filter were not put back; trying again")
+            }
+        }
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Option<Standing>> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn unexpose(&self, addresses: &[Interface]) {

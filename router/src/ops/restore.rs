@@ -49,7 +49,7 @@ impl Ops {
         Ok(self.host.host_veths(&self.bridge).await?.into_iter().collect())
     }
 
-    /// Looks for vanished containers until the engine stops.
+    /// Looks for vanished containers, and for rules that somebody took away, until the engine stops.
     pub(crate) async fn sweep(self: Arc<Self>) {
         let mut missing = BTreeSet::new();
         loop {
@@ -57,6 +57,7 @@ impl Ops {
             {
                 let _exclusive = self.exclusive.lock().await;
                 self.guard_ports();
+                self.mend_rules();
             }
             match self.sweep_once(&missing).await {
                 Ok(now_missing) => missing = now_missing,

@@ -5,7 +5,9 @@
 
 mod baseline;
 mod calibrate;
+pub(crate) mod cni;
 mod dns;
+mod docker;
 mod esp;
 mod fastdp;
 mod ipam;
@@ -73,6 +75,10 @@ enum Area {
     Ipam,
     /// The name server
     Dns,
+    /// Docker's containers, from `docker run` to their first answer
+    Docker,
+    /// CNI's ADD
+    Cni,
     /// Network policies
     Policy,
     /// The kernel's path with a password, in an emulated machine whose kernel has ESP; only when asked for
@@ -91,15 +97,31 @@ impl Bench {
         if self.areas().contains(&Area::Policy) && !sandbox::is_inside() {
             policy::build()?;
         }
+        if self.areas().contains(&Area::Cni) && !sandbox::is_inside() {
+            cni::build()?;
+        }
         if self.areas[..] == [Area::Esp] {
             return esp::run(self).map(|()| ExitCode::SUCCESS);
         }
-        inside::run("bench", Profile::Release, |programs| self.inside(programs))
+        let code = inside::run("bench", Profile::Release, |programs| self.inside(programs));
+        if self.areas().contains(&Area::Docker) && !sandbox::is_inside() {
+            weave_tests::docker::remove_cgroups();
+        }
+        code
     }
 
     fn areas(&self) -> &[Area] {
         match &self.areas[..] {
-            [] => &[Area::Fastdp, Area::Sleeve, Area::Mesh, Area::Ipam, Area::Dns, Area::Policy],
+            [] => &[
+                Area::Fastdp,
+                Area::Sleeve,
+                Area::Mesh,
+                Area::Ipam,
+                Area::Dns,
+                Area::Docker,
+                Area::Cni,
+                Area::Policy,
+            ],
             chosen => chosen,
         }
     }
@@ -116,6 +138,8 @@ impl Bench {
                 Area::Mesh => mesh::run(self, programs)?,
                 Area::Ipam => ipam::run(self, programs)?,
                 Area::Dns => dns::run(self, programs)?,
+                Area::Docker => docker::run(self, programs)?,
+                Area::Cni => cni::run(self, programs)?,
                 Area::Policy => policy::run(self)?,
                 Area::Esp => Vec::new(),
             };

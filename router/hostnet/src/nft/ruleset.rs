@@ -9,7 +9,7 @@ use super::{
     survey::{Chain, INET, IPV4, IPV6, MARK, MarkedRule},
 };
 
-const TABLE: &str = "weave";
+pub(super) const TABLE: &str = "weave";
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 

@@ -65,6 +65,40 @@ pub(super) fn marked_rules() -> Result<Vec<MarkedRule>, HostError> {
     Ok(dump(GET_RULE)?.iter().filter(|a| is(a, NEW_RULE)).filter_map(read_marked).collect())
 }
 
+/// What of ours stands in the kernel, and what stands in our packets' way. It is another when somebody flushed rules of ours, or
+/// put up a chain that drops what is forwarded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The chain of each rule of ours, as `family table chain`, in order.
+    chains_of_rules: Vec<String>,
+    /// Chains of others that drop what is forwarded.
+    obstacles: Vec<String>,
+}
+
+/// Looks at what stands; `table` of family `inet` is ours.
+pub(super) fn standing(table: &str) -> Result<Standing, HostError> {
+    let rules = dump(GET_RULE)?;
+    let rules = rules.iter().filter(|answer| is(answer, NEW_RULE));
+    let mut chains_of_rules: Vec<String> = rules
+        .filter_map(|answer| match read_marked(answer) {
+            Some(marked) => Some(marked.chain),
+            None => read_rule_s_chain(answer).filter(|chain| chain.family == INET && chain.table == table),
+        })
+        .map(|chain| chain.to_string())
+        .collect();
+    chains_of_rules.sort();
+    let mut obstacles: Vec<String> = obstacles()?.iter().map(ToString::to_string).collect();
+    obstacles.sort();
+    Ok(Standing { chains_of_rules, obstacles })
+}
+
+fn read_rule_s_chain(answer: &Answer) -> Option<Chain> {
+    const TABLE: u16 = 1;
+    const CHAIN: u16 = 2;
+    let (generic, attributes) = answer.payload.split_first_chunk::<GENERIC_LEN>()?;
+    read_chain(generic[0], attributes, TABLE, CHAIN)
+}
+
 fn read_obstacle(answer: &Answer) -> Option<Chain> {
     const TABLE: u16 = 1;
     const NAME: u16 = 3;
