@@ -322,6 +322,6 @@ impl Follower {
             let known = [starting.get(id), self.attached.get(id)];
             known.into_iter().flatten().flatten().copied().collect()
         };
-        Ok(listed.into_iter().map(|container| container.pod(&self.node, &more)).collect())
+        Ok(listed.into_iter().map(|container| container.pod(&self.node, more)).collect())
     }
 }

@@ -1,5 +1,9 @@
 //! The containers of a Docker engine as pods: what comes out is what the engine says, whatever happens on the way.
-#![allow(clippy::unwrap_used, reason = "a lock that is poisoned, or a test that cannot go on")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    reason = "a lock that is poisoned, or a test that cannot go on"
+)]
 
 #[allow(dead_code, reason = "shared with the tests of the daemon")]
 mod engine;

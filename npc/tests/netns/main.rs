@@ -13,7 +13,7 @@ mod cases;
 mod cluster;
 mod docker;
 #[path = "../docker/engine.rs"]
-#[allow(dead_code, reason = "shared with the tests of the client")]
+#[allow(dead_code, clippy::unwrap_in_result, reason = "shared with the tests of the client")]
 mod engine;
 mod lab;
 mod measure;
