@@ -6,7 +6,7 @@ use anyhow::bail;
 use clap::{Args as Arguments, Parser, Subcommand};
 use weave_policy::Scope;
 
-use crate::{cluster::Access, daemon::Config, program::Multicast, source::Source};
+use crate::{cluster::Access, daemon::Config, docker, program::Multicast, source::Source};
 
 /// Enforces NetworkPolicy on this host.
 #[derive(Debug, Parser)]
@@ -80,6 +80,15 @@ struct Run {
     /// Directory with manifests of namespaces, pods and policies (*.yaml, *.yml, *.json), instead of an API server.
     #[arg(long, value_name = "DIR")]
     policy_dir: Option<PathBuf>,
+    /// Take the containers of the Docker engine at this socket for pods: labels and addresses are theirs, the label
+    /// `weave.namespace` names their namespace (`default` without it), and `weave.port.NAME=NUMBER[/PROTOCOL]` a port.
+    #[arg(long, value_name = "SOCKET", requires = "policy_dir", num_args = 0..=1, require_equals = true,
+          default_missing_value = "/var/run/docker.sock")]
+    docker: Option<PathBuf>,
+    /// Control socket of the router of this host, if one runs: with --docker it is asked for the addresses of containers
+    /// that were attached by hand.
+    #[arg(long, value_name = "SOCKET", default_value = "/run/weave/weave.sock")]
+    router_socket: PathBuf,
     /// How to reach the API server. Without it, and without a directory, by the service account of the pod that this
     /// runs in.
     #[arg(long, value_name = "FILE", conflicts_with = "policy_dir")]
@@ -102,11 +111,19 @@ impl Args {
     /// # Errors
     /// When it is not said whose pods are isolated here.
     pub fn into_config(self) -> anyhow::Result<Config> {
-        let Run { policy_dir, kubeconfig, node_name, metrics_address, allow_mcast } = self.run;
+        let Run { policy_dir, docker, router_socket, kubeconfig, node_name, metrics_address, allow_mcast } =
+            self.run;
         let node = node_name.filter(|name| !name.is_empty());
         let (source, scope) = match (policy_dir, node) {
             (Some(directory), node) => {
-                (Source::directory(directory), node.map_or(Scope::Everything, Scope::Node))
+                let source = match docker {
+                    None => Source::directory(directory),
+                    Some(engine) => {
+                        let node = node.clone().unwrap_or_default();
+                        Source::docker(docker::Access { engine, router: router_socket, node }, directory)
+                    }
+                };
+                (source, node.map_or(Scope::Everything, Scope::Node))
             }
             (None, Some(node)) => {
                 let access = kubeconfig.map_or(Access::FromInside, Access::File);

@@ -66,7 +66,7 @@ impl Stamp {
 }
 
 impl Directory {
-    pub(crate) fn new(path: PathBuf) -> Self {
+    pub(crate) const fn new(path: PathBuf) -> Self {
         Self { path, files: BTreeMap::new() }
     }
 
@@ -179,7 +179,7 @@ fn load(path: &Path, file: File, stamp: Stamp) -> anyhow::Result<Manifest> {
 }
 
 /// Namespaces of pods and policies are there even if no file describes them.
-fn imply_namespaces(world: &mut World) {
+pub(crate) fn imply_namespaces(world: &mut World) {
     let of_pods = world.pods.keys().map(|id| id.namespace.clone());
     let of_policies = world.policies.keys().map(|id| id.namespace.clone());
     for name in of_pods.chain(of_policies).collect::<Vec<_>>() {

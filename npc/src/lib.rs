@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod control;
 pub mod daemon;
 pub mod directory;
+pub mod docker;
 pub mod expected;
 mod explain;
 pub mod items;

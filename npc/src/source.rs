@@ -6,7 +6,8 @@ use weave_policy::{Change, World};
 
 use crate::{
     cluster::{Access, Cluster, Kind},
-    directory::Directory,
+    directory::{Directory, imply_namespaces},
+    docker::{self, Docker},
 };
 
 /// What may wake the daemon.
@@ -29,6 +30,8 @@ pub enum Source {
     Cluster(Cluster),
     /// Files.
     Directory(Directory),
+    /// Files, and the containers of an engine beside the pods in them.
+    Docker(Docker, Directory),
 }
 
 /// How much a source has told.
@@ -49,6 +52,12 @@ impl Source {
         Self::Directory(Directory::new(path))
     }
 
+    /// The containers of an engine, and whatever else is in a directory.
+    #[must_use]
+    pub const fn docker(access: docker::Access, path: PathBuf) -> Self {
+        Self::Docker(Docker::new(access), Directory::new(path))
+    }
+
     /// The API server of a cluster, as seen from the node of this name.
     #[must_use]
     pub const fn cluster(access: Access, node: String) -> Self {
@@ -63,6 +72,21 @@ impl Source {
         match self {
             Self::Cluster(cluster) => cluster.watch(events),
             Self::Directory(directory) => directory.watch(events),
+            Self::Docker(docker, directory) => {
+                directory.watch(events.clone())?;
+                docker.watch(events)
+            }
+        }
+    }
+
+    /// Waits until [`Self::poll`] will tell everything that is so now, where that takes more than a look.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    pub fn catch_up(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Docker(docker, _) => docker.catch_up(),
+            Self::Cluster(_) | Self::Directory(_) => Ok(()),
         }
     }
 
@@ -75,6 +99,12 @@ impl Source {
         match self {
             Self::Cluster(cluster) => Ok(cluster.poll(known)),
             Self::Directory(directory) => Ok(known.changes_to(&directory.read()?)),
+            Self::Docker(docker, directory) => {
+                let mut world = directory.read()?;
+                docker.pods().into_iter().for_each(|pod| world.apply(Change::Pod(pod)));
+                imply_namespaces(&mut world);
+                Ok(known.changes_to(&world))
+            }
         }
     }
 
@@ -83,6 +113,9 @@ impl Source {
     pub fn readiness(&self) -> Readiness {
         match self {
             Self::Directory(_) => Readiness::Everything,
+            Self::Docker(docker, _) if docker.is_listed() => Readiness::Everything,
+            // Without its containers nobody would be isolated.
+            Self::Docker(..) => Readiness::Missing(vec![Kind::Pods]),
             Self::Cluster(cluster) => match &cluster.missing()[..] {
                 [] => Readiness::Everything,
                 [Kind::Pods] => Readiness::Isolation,
@@ -91,12 +124,13 @@ impl Source {
         }
     }
 
-    /// The kinds of objects of which no news come at present, because the server does not serve us.
+    /// The kinds of objects of which no news come at present, because the server, or the engine, does not serve us.
     #[must_use]
     pub fn troubled(&self) -> Vec<Kind> {
         match self {
             Self::Cluster(cluster) => cluster.troubled(),
-            Self::Directory(_) => Vec::new(),
+            Self::Docker(docker, _) if docker.is_troubled() => vec![Kind::Pods],
+            Self::Directory(_) | Self::Docker(..) => Vec::new(),
         }
     }
 }

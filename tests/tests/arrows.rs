@@ -43,13 +43,14 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("weave-launcher", &["weave-api", "weave-hostnet", "weave-docker"]),
-    ("weave-docker", &["weave-api"]),
+    ("weave-docker", &["weave-api", "weave-engine"]),
+    ("weave-engine", &[]),
     // A client like any other.
     ("weave-cni", &["weave-api"]),
     ("weave-kube", &["weave-api"]),
     ("weave-policy", &[]),
-    // Never the mesh: it works beside any network.
-    ("weave-npc", &["weave-policy", "weave-hostnet"]),
+    // Never the mesh: it works beside any network. Of a router, where one runs, it asks who has which address.
+    ("weave-npc", &["weave-policy", "weave-hostnet", "weave-engine", "weave-api"]),
 ];
 
 /// Developer crates: they may use anything of ours, and none of ours may use them.

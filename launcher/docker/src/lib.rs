@@ -9,8 +9,6 @@
 #![forbid(unsafe_code)]
 
 mod clock;
-mod engine;
-mod events;
 mod firewall;
 mod follow;
 mod ipam;
@@ -26,8 +24,10 @@ mod retire;
 mod router;
 mod upkeep;
 
-pub use engine::{Container, Engine, EngineError};
+use weave_engine::{self as engine, events};
+
 pub use firewall::Firewall;
 pub use plugin::{DEADLINE, Options, serve};
 pub use proxy::{Hostnames, ProxyOptions, Remote, TlsFiles};
 pub use retire::retire;
+pub use weave_engine::{Container, Engine, EngineError};

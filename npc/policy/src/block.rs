@@ -20,7 +20,7 @@ pub struct Block {
 pub struct InvalidCidr(String);
 
 /// Which family of addresses. Blocks of one say nothing about the other (NP-30).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// 32 bits.
     V4,
@@ -106,7 +106,7 @@ impl Block {
 }
 
 /// A set of addresses of one family. Equal sets compare equal.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Intervals {
     pub(crate) family: Family,
     pub(crate) parts: Vec<(u128, u128)>,

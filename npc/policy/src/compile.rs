@@ -23,6 +23,7 @@ mod ports;
 mod query;
 mod rows;
 mod terms;
+mod texts;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,23 +32,25 @@ use std::{
 
 use crate::{
     Change, ClassId, Delta, Direction, Family, Namespace, PeerId, Pod, PodId, Policy, PolicyId,
+    number::{ByNumber, Noted},
     partition::Partition,
 };
 use classes::Classes;
 use content::Lists;
 use peers::Peers;
-use pods::Pods;
-use policies::{Policies, subject};
+use pods::{Description, Pods};
+use policies::{Held, Policies};
 use ports::Ranges;
 use rows::Rows;
 use terms::{Term, TermId, Terms};
+use texts::Texts;
 
 /// A pod as it was at one time: a change makes it another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct PodNo(u32);
 
 /// A policy, whatever it says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct PolicyNo(u32);
 
 type RowKey = (ClassId, PeerId);
@@ -82,6 +85,7 @@ impl Scope {
 #[derive(Debug)]
 pub struct Compiler {
     scope: Scope,
+    texts: Texts,
     pods: Pods,
     policies: Policies,
     terms: Terms,
@@ -91,11 +95,12 @@ pub struct Compiler {
     ranges: Ranges,
     rows: Rows,
     lists: Lists,
-    assigned: BTreeMap<PodNo, Assigned>,
-    published: BTreeMap<IpAddr, Assigned>,
-    dirty_pods: BTreeSet<PodNo>,
+    /// What those have had that are gone since the last flush.
+    departed: ByNumber<PodNo, Assigned>,
+    published: ByNumber<IpAddr, Assigned>,
+    dirty_pods: Noted<PodNo>,
     dirty_policies: BTreeSet<PolicyNo>,
-    dirty_addresses: BTreeSet<IpAddr>,
+    dirty_addresses: Noted<IpAddr>,
 }
 
 /// What tables say about the addresses of a pod.
@@ -131,6 +136,7 @@ impl Compiler {
         };
         Self {
             scope,
+            texts: Texts::default(),
             pods: Pods::default(),
             policies: Policies::default(),
             terms: Terms::default(),
@@ -140,21 +146,18 @@ impl Compiler {
             ranges: Ranges::default(),
             rows: Rows::default(),
             lists: Lists::default(),
-            assigned: BTreeMap::new(),
-            published: BTreeMap::new(),
-            dirty_pods: BTreeSet::new(),
+            departed: ByNumber::default(),
+            published: ByNumber::default(),
+            dirty_pods: Noted::default(),
             dirty_policies: BTreeSet::new(),
-            dirty_addresses: BTreeSet::new(),
+            dirty_addresses: Noted::default(),
         }
     }
 
     /// Takes a change of an object in. What is no news changes nothing.
     pub fn handle_change(&mut self, change: Change) {
         match change {
-            Change::Namespace(namespace) => {
-                let name = namespace.name().to_owned();
-                self.set_namespace(&name, Some(namespace));
-            }
+            Change::Namespace(namespace) => self.set_namespace(namespace.name(), Some(&namespace)),
             Change::NamespaceGone(name) => self.set_namespace(&name, None),
             Change::Pod(pod) => self.set_pod(pod),
             Change::PodGone(id) => self.remove_pod(&id),
@@ -169,20 +172,22 @@ impl Compiler {
         (!delta.is_empty()).then_some(delta)
     }
 
-    fn set_namespace(&mut self, name: &str, namespace: Option<Namespace>) {
-        if !self.pods.set_namespace(name, namespace) {
-            return;
-        }
-        for pod in self.pods.in_namespace(name) {
+    fn set_namespace(&mut self, name: &str, namespace: Option<&Namespace>) {
+        for pod in self.pods.set_namespace(name, namespace.map(Namespace::labels), &mut self.texts) {
             self.find_terms(pod);
         }
     }
 
     fn set_pod(&mut self, pod: Pod) {
-        let old = self.pods.number(&pod.id);
-        if old.and_then(|old| self.pods.entry(old)).is_some_and(|entry| entry.pod == pod) {
+        let is_ours = self.scope.contains(&pod.node);
+        let pod = Description::new(pod, is_ours, &mut self.texts);
+        let namesake = self.pods.namesake(&pod);
+        if namesake.is_some_and(|(_, old)| *old == pod) {
+            pod.release(&mut self.texts);
             return;
         }
+        let old = namesake.map(|(number, _)| number);
+        self.dirty_addresses.extend(pod.addresses.iter().copied());
         // The new one first: policies stay in force while there is always somebody whom they select.
         let new = self.pods.insert(pod);
         self.find_terms(new);
@@ -193,42 +198,39 @@ impl Compiler {
     }
 
     fn remove_pod(&mut self, id: &PodId) {
-        if let Some(old) = self.pods.number(id) {
+        let namespace = self.texts.find(&id.namespace);
+        if let Some(old) = namespace.and_then(|namespace| self.pods.number(namespace, &id.name)) {
             self.drop_pod(old);
         }
     }
 
     fn drop_pod(&mut self, number: PodNo) {
         let Some(entry) = self.pods.remove(number) else { return };
-        self.dirty_addresses.extend(entry.pod.own_addresses());
+        self.dirty_addresses.extend(entry.is.addresses.iter().copied());
         self.dirty_pods.insert(number);
+        self.departed.insert(number, entry.assigned);
         for policy in entry.policies {
             self.count_subjects(policy, -1);
         }
+        entry.is.release(&mut self.texts);
     }
 
     /// Finds out whose peer a pod is.
     fn find_terms(&mut self, number: PodNo) {
-        let Some(entry) = self.pods.entry(number) else { return };
-        if entry.pod.own_addresses().is_empty() {
+        let Some(entry) = self.pods.entry(number).filter(|entry| !entry.is.addresses.is_empty()) else {
             return;
-        }
-        let namespace = self.pods.labels_of(&entry.pod.id.namespace);
-        let terms: Vec<TermId> = self.terms.of_pod(&entry.pod, namespace).collect();
-        self.dirty_addresses.extend(entry.pod.own_addresses());
-        self.dirty_pods.insert(number);
+        };
+        let terms = self.terms.of_pod(&entry.is, self.pods.labels_of(entry.is.namespace));
         if let Some(entry) = self.pods.entry_mut(number) {
             entry.terms = terms;
         }
+        self.dirty_pods.insert(number);
     }
 
     /// Finds out whose subject a new pod is.
     fn find_policies(&mut self, number: PodNo) {
-        let Some(entry) = self.pods.entry(number) else { return };
-        if entry.pod.own_addresses().is_empty() || !self.scope.contains(&entry.pod.node) {
-            return;
-        }
-        let policies: Vec<PolicyNo> = self.policies.selecting(&entry.pod).collect();
+        let Some(entry) = self.pods.entry(number).filter(|entry| entry.is.may_be_subject()) else { return };
+        let policies = self.policies.selecting(&entry.is);
         for policy in &policies {
             self.count_subjects(*policy, 1);
         }
@@ -238,19 +240,19 @@ impl Compiler {
     }
 
     fn set_policy(&mut self, policy: Policy) {
-        let number = match self.policies.number(&policy.id) {
+        let number = match self.policies.number(&policy.id, &self.texts) {
             Some(number) => {
                 if self.policies.entry(number).is_some_and(|entry| entry.policy == policy) {
                     return;
                 }
                 let before = self.subjects_of(number);
-                self.policies.replace(number, policy);
+                self.policies.replace(number, policy, &mut self.texts);
                 self.recompile(number);
                 self.move_subjects(number, &before);
                 number
             }
             None => {
-                let number = self.policies.insert(policy);
+                let number = self.policies.insert(policy, &mut self.texts);
                 self.move_subjects(number, &BTreeSet::new());
                 number
             }
@@ -259,22 +261,18 @@ impl Compiler {
     }
 
     fn remove_policy(&mut self, id: &PolicyId) {
-        let Some(number) = self.policies.number(id) else { return };
+        let Some(number) = self.policies.number(id, &self.texts) else { return };
         for pod in self.subjects_of(number) {
             self.unlink(number, pod);
         }
-        self.policies.remove(number);
+        self.policies.remove(number, &mut self.texts);
     }
 
     /// The pods of our scope that a policy selects.
     fn subjects_of(&self, number: PolicyNo) -> BTreeSet<PodNo> {
         let Some(entry) = self.policies.entry(number) else { return BTreeSet::new() };
-        let is_ours = |pod: &PodNo| {
-            self.pods.entry(*pod).is_some_and(|entry| {
-                self.scope.contains(&entry.pod.node) && !entry.pod.own_addresses().is_empty()
-            })
-        };
-        self.pods.matching(&subject(&entry.policy)).into_iter().filter(is_ours).collect()
+        let is_ours = |pod: &PodNo| self.pods.entry(*pod).is_some_and(|entry| entry.is.may_be_subject());
+        self.pods.matching(&entry.subject).into_iter().filter(is_ours).collect()
     }
 
     /// Links a policy to the pods that it selects now, and unlinks those that it selected before.
@@ -284,7 +282,7 @@ impl Compiler {
             if let Some(entry) = self.pods.entry_mut(*pod) {
                 entry.set_policy(number, true);
             }
-            self.mark(*pod);
+            self.dirty_pods.insert(*pod);
             self.count_subjects(number, 1);
         }
         for pod in before.difference(&after) {
@@ -296,15 +294,8 @@ impl Compiler {
         if let Some(entry) = self.pods.entry_mut(pod) {
             entry.set_policy(number, false);
         }
-        self.mark(pod);
+        self.dirty_pods.insert(pod);
         self.count_subjects(number, -1);
-    }
-
-    fn mark(&mut self, pod: PodNo) {
-        if let Some(entry) = self.pods.entry(pod) {
-            self.dirty_addresses.extend(entry.pod.own_addresses());
-            self.dirty_pods.insert(pod);
-        }
     }
 
     /// Counts the pods that a policy selects; the first puts it into force, the last out of it.
@@ -329,12 +320,12 @@ impl Compiler {
         }
         let mut news = Vec::new();
         let terms = &mut self.terms;
-        let acquire = |term| {
-            let (id, new) = terms.acquire(term);
+        let acquire = |term, texts: &mut Texts| {
+            let (id, new) = terms.acquire(term, texts);
             news.extend(new.map(|term| (id, term)));
             id
         };
-        let compiled = policies::compile(&entry.policy, acquire, &mut self.lists);
+        let compiled = policies::compile(&entry.policy, &mut self.texts, acquire, &mut self.lists);
         for (id, term) in news {
             self.set_meaning(id, &term, true);
         }
@@ -350,17 +341,17 @@ impl Compiler {
                 for pod in self.pods.matching(query) {
                     // A pod without own addresses is nobody's peer; taking a term away that it lacks changes nothing.
                     let Some(entry) =
-                        self.pods.entry_mut(pod).filter(|e| !is_used || !e.pod.own_addresses().is_empty())
+                        self.pods.entry_mut(pod).filter(|e| !is_used || !e.is.addresses.is_empty())
                     else {
                         continue;
                     };
                     entry.set_term(id, is_used);
-                    self.mark(pod);
+                    self.dirty_pods.insert(pod);
                 }
             }
             Term::Serving(name, protocol) => {
-                for pod in self.pods.with_port_name(name, *protocol) {
-                    self.mark(pod);
+                for pod in self.pods.with_port_name(*name, *protocol) {
+                    self.dirty_pods.insert(pod);
                 }
             }
             Term::Block(intervals) => {
@@ -377,11 +368,90 @@ impl Compiler {
     }
 
     /// Gives up uses of terms, and forgets whom those meant that nobody uses any more.
-    fn release(&mut self, held: Vec<TermId>) {
-        for id in held {
+    fn release(&mut self, held: Held) {
+        for id in held.terms {
             if let Some(term) = self.terms.release(id) {
                 self.set_meaning(id, &term, false);
+                term.release(&mut self.texts);
             }
         }
+        held.texts.into_iter().for_each(|text| self.texts.release(text));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ContainerPort, Labels, Peer, Port, Protocol, Requirement, Rule, Selector, WhichPort};
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    /// A policy with everything in it that holds a text.
+    fn policy(value: &str) -> Policy {
+        let parse = |operator: &str, values: &[String]| Requirement::parse("key", operator, values);
+        let conditions = [("In", vec![value.to_owned(), "b".to_owned()]), ("NotIn", vec!["c".to_owned()])];
+        let mut selectors = conditions.map(|(operator, values)| {
+            let absent = parse("DoesNotExist", &[]).map(|_| Requirement::equals("app", value));
+            Selector::from_iter(parse(operator, &values).into_iter().chain(absent))
+        });
+        let pods = std::mem::take(&mut selectors[0]);
+        let peers = vec![
+            Peer::Pods { namespaces: Some(selectors[1].clone()), pods: pods.clone() },
+            Peer::Pods { namespaces: None, pods: pods.clone() },
+        ];
+        let port = |name: &str| Port { protocol: Protocol::Tcp, which: WhichPort::Named(name.to_owned()) };
+        let rules = vec![
+            Rule { peers, ports: vec![port("web"), port(value)] },
+            Rule { peers: vec![], ports: vec![port("web")] },
+        ];
+        let subject = Selector::from_iter([Requirement::equals("app", "a")]);
+        Policy { id: PolicyId::new("x", "p"), subject, ingress: Some(rules.clone()), egress: Some(rules) }
+    }
+
+    fn pod(name: &str, app: &str) -> Pod {
+        let port =
+            |name: &str, number| ContainerPort { name: name.to_owned(), protocol: Protocol::Tcp, number };
+        Pod {
+            labels: labels(&[("app", app), ("key", "b"), (name, name)]),
+            addresses: vec![IpAddr::from([10, 0, 0, 1])],
+            ports: vec![port("web", 80), port(app, 81)],
+            ..Pod::new(PodId::new("x", name), "here")
+        }
+    }
+
+    #[test]
+    fn of_what_is_gone_no_text_is_left() {
+        let mut compiler = Compiler::new(Scope::Everything);
+        let namespace = |value| Change::Namespace(Namespace::new("x", labels(&[("key", value)])));
+        let mut peak = 0;
+        for round in ["a", "d", "e"] {
+            let changes = [
+                namespace(round),
+                Change::Policy(policy(round)),
+                Change::Pod(pod("p", "a")),
+                Change::Pod(pod("q", round)),
+                Change::Pod(pod("p", round)),
+                namespace("again"),
+                Change::Policy(policy("other")),
+                Change::Pod(pod("p", round)),
+                Change::PodGone(PodId::new("x", "q")),
+            ];
+            for change in changes {
+                compiler.handle_change(change);
+                if round != "d" {
+                    compiler.poll_delta();
+                }
+            }
+            peak = peak.max(compiler.texts.len());
+        }
+        assert!(peak > 10, "{peak}");
+        compiler.handle_change(Change::NamespaceGone("x".to_owned()));
+        compiler.handle_change(Change::NamespaceGone("never".to_owned()));
+        compiler.handle_change(Change::PodGone(PodId::new("x", "p")));
+        compiler.handle_change(Change::PolicyGone(PolicyId::new("x", "p")));
+        compiler.poll_delta();
+        assert_eq!(compiler.texts.len(), 0, "{:?}", compiler.texts);
     }
 }

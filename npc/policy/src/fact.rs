@@ -17,15 +17,15 @@ use std::{collections::BTreeSet, net::IpAddr};
 use crate::{Direction, Family, Flow, Protocol, Traffic, Verdict};
 
 /// Everything at the other end that the rules of this node do not tell apart. 0 is everybody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u32);
 
 /// Pods of this node to which the same rules of one direction apply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClassId(pub u32);
 
 /// Ports of one protocol that no range of this node tells apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RangeId(pub u32);
 
 impl PeerId {
@@ -96,13 +96,69 @@ pub enum Ports {
     Port(Protocol, u16),
 }
 
+/// A set of elements, as small and as quickly made as can be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Elements(Vec<Element>);
+
+impl Elements {
+    /// In order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Element> {
+        self.0.iter()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether it is one of them.
+    #[must_use]
+    pub fn contains(&self, element: &Element) -> bool {
+        self.0.binary_search(element).is_ok()
+    }
+
+    fn into_set(self) -> BTreeSet<Element> {
+        self.0.into_iter().collect()
+    }
+}
+
+impl From<Vec<Element>> for Elements {
+    fn from(mut elements: Vec<Element>) -> Self {
+        elements.sort_unstable();
+        elements.dedup();
+        Self(elements)
+    }
+}
+
+impl FromIterator<Element> for Elements {
+    fn from_iter<I: IntoIterator<Item = Element>>(elements: I) -> Self {
+        elements.into_iter().collect::<Vec<_>>().into()
+    }
+}
+
+impl<'a> IntoIterator for &'a Elements {
+    type Item = &'a Element;
+    type IntoIter = std::slice::Iter<'a, Element>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
 /// A set of changes that belong together: either all of them or none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Delta {
     /// Elements that go. All of them are there.
-    pub remove: BTreeSet<Element>,
+    pub remove: Elements,
     /// Elements that come, when the others have gone.
-    pub add: BTreeSet<Element>,
+    pub add: Elements,
     /// Addresses of which a connection that was allowed may be so no longer: those that are established and have such an
     /// address at one end must be judged anew.
     pub rejudge: BTreeSet<IpAddr>,
@@ -118,18 +174,19 @@ impl Delta {
     /// This change, and then `later`, as one.
     #[must_use]
     pub fn then(mut self, later: &Self) -> Self {
+        let (mut remove, mut add) = (self.remove.into_set(), self.add.into_set());
         for element in &later.remove {
-            if !self.add.remove(element) {
-                self.remove.insert(*element);
+            if !add.remove(element) {
+                remove.insert(*element);
             }
         }
         for element in &later.add {
-            if !self.remove.remove(element) {
-                self.add.insert(*element);
+            if !remove.remove(element) {
+                add.insert(*element);
             }
         }
         self.rejudge.extend(&later.rejudge);
-        self
+        Self { remove: remove.into_iter().collect(), add: add.into_iter().collect(), ..self }
     }
 }
 
@@ -176,7 +233,7 @@ impl Facts {
     /// # Errors
     /// [`Misfit`]; nothing was changed then.
     pub fn apply(&mut self, delta: &Delta) -> Result<(), Misfit> {
-        if let Some(missing) = delta.remove.difference(&self.0).next() {
+        if let Some(missing) = delta.remove.iter().find(|element| !self.0.contains(element)) {
             return Err(Misfit::Missing(*missing));
         }
         delta.remove.iter().for_each(|element| _ = self.0.remove(element));

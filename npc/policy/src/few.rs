@@ -1,6 +1,8 @@
 //! Sets that mostly have one member. A hundred thousand of them cost little.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeSet, hash::Hash};
+
+use crate::number::ByNumber;
 
 /// A set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +73,7 @@ impl<T: Ord> Few<T> {
 }
 
 /// Removes a member of a set in a map, and the set when it was the last.
-pub(crate) fn remove_from<K: Ord, V: Ord>(map: &mut BTreeMap<K, Few<V>>, key: &K, member: &V) {
+pub(crate) fn remove_from<K: Eq + Hash, V: Ord>(map: &mut ByNumber<K, Few<V>>, key: &K, member: &V) {
     if let Some(set) = map.get_mut(key) {
         set.remove(member);
         if set.is_empty() {
@@ -81,8 +83,8 @@ pub(crate) fn remove_from<K: Ord, V: Ord>(map: &mut BTreeMap<K, Few<V>>, key: &K
 }
 
 /// The members of a set in a map; none if there is no such set.
-pub(crate) fn members<'a, K: Ord, V: Ord>(
-    map: &'a BTreeMap<K, Few<V>>,
+pub(crate) fn members<'a, K: Eq + Hash, V: Ord>(
+    map: &'a ByNumber<K, Few<V>>,
     key: &K,
 ) -> impl Iterator<Item = &'a V> + use<'a, K, V> {
     map.get(key).into_iter().flat_map(Few::iter)

@@ -13,6 +13,7 @@ mod compile;
 mod fact;
 mod few;
 mod labels;
+mod number;
 mod object;
 mod oracle;
 mod partition;
@@ -22,7 +23,7 @@ mod world;
 
 pub use block::{Block, Family, InvalidCidr};
 pub use compile::{Compiler, Scope};
-pub use fact::{ClassId, Delta, Element, Facts, Misfit, PeerId, Ports, RangeId};
+pub use fact::{ClassId, Delta, Element, Elements, Facts, Misfit, PeerId, Ports, RangeId};
 pub use labels::Labels;
 pub use object::{ContainerPort, NAME_LABEL, Namespace, Pod, PodId, Protocol, UnknownProtocol};
 pub use oracle::{Flow, Reason, Traffic, Verdict};

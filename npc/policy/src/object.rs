@@ -55,14 +55,10 @@ impl Namespace {
     pub const fn labels(&self) -> &Labels {
         &self.labels
     }
-
-    pub(crate) fn into_labels(self) -> Labels {
-        self.labels
-    }
 }
 
 /// A protocol that has ports. All others are judged by rules without ports only (NP-50, NP-90).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// Protocol 6.
     Tcp,

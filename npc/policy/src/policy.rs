@@ -27,7 +27,7 @@ impl fmt::Display for PolicyId {
 }
 
 /// Whether a connection comes to a pod or goes out from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
     /// To the pod.
     Ingress,

@@ -11,18 +11,7 @@ use crate::{
 impl Daemon {
     pub(super) fn answer(&mut self, request: &Request) -> String {
         match request {
-            Request::Sync => match self.refresh() {
-                Ok(()) if self.retry_at.is_none() => match self.waits_for() {
-                    None => "in force\n".to_owned(),
-                    Some(kinds) => format!("error: {kinds} of the API server are not known yet\n"),
-                },
-                Ok(()) => "error: the kernel is not up to date; see the log\n".to_owned(),
-                Err(error) => {
-                    let text = format!("error: {error:#}\n");
-                    self.note("taking news in", Err(error));
-                    text
-                }
-            },
+            Request::Sync => self.sync(),
             Request::Status => self.status(),
             Request::Metrics => self.metrics(),
             Request::Explain(flow) => self.with_expected(|world, scope| explanation(world, scope, flow)),
@@ -30,6 +19,24 @@ impl Daemon {
                 Ok(()) => "isolated\n".to_owned(),
                 Err(error) => format!("error: {error:#}\n"),
             },
+        }
+    }
+
+    fn sync(&mut self) -> String {
+        if let Err(error) = self.source.catch_up() {
+            return format!("error: {error:#}\n");
+        }
+        match self.refresh() {
+            Ok(()) if self.retry_at.is_none() => match self.waits_for() {
+                None => "in force\n".to_owned(),
+                Some(kinds) => format!("error: {kinds} are not known yet\n"),
+            },
+            Ok(()) => "error: the kernel is not up to date; see the log\n".to_owned(),
+            Err(error) => {
+                let text = format!("error: {error:#}\n");
+                self.note("taking news in", Err(error));
+                text
+            }
         }
     }
 

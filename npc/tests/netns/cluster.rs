@@ -15,6 +15,7 @@ use crate::{
     lab::{Npc, Pod, run, wait_until, works},
     objects::{allow, namespace, pod, policy},
     server::{End, Mood, Server},
+    upkeep::open_connections,
 };
 
 /// Where a container finds its service account.
@@ -158,10 +159,12 @@ fn a_pod_that_was_announced_is_never_open() {
     });
 }
 
-/// E18, E22, E28: through a thousand pods that share an address, in either order of events, through outages, lists begun
-/// anew and killed daemons, what neither allows never passes, and what is allowed does when all is calm.
+/// E18, E21, E22, E28: through a thousand pods that share an address, in either order of events, each with another policy in
+/// place of the one before, through outages, lists begun anew and killed daemons: what none of them allows never passes, and
+/// what all of them allow never fails.
 #[test]
 fn a_thousand_pods_with_one_address_open_nothing() {
+    const CONNECTIONS: u32 = 1000;
     run("cluster::a_thousand_pods_with_one_address_open_nothing", || {
         let (web, friend, stranger) = (Pod::unknown(1), Pod::unknown(2), Pod::unknown(3));
         web.serve(&[80]);
@@ -173,8 +176,18 @@ fn a_thousand_pods_with_one_address_open_nothing() {
         server.put("pods", local("stranger-0", "stranger-0", 3));
         let mut npc = launch(&server);
         wait_until("policies in force", PATIENCE, || npc.is_in_force());
-        let (is_over, sent) = (AtomicBool::new(false), AtomicU32::new(0));
+        let policies = [
+            allow("x", "web", "web", "friend", "red"),
+            policy(
+                "x",
+                "web",
+                json!({"podSelector": {"matchLabels": {"app": "web"}},
+                    "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.2/32"}}], "ports": [{"port": 80}]}]}),
+            ),
+        ];
+        let (is_over, sent, opened) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
         thread::scope(|scope| {
+            scope.spawn(|| open_connections(&friend, &web, &is_over, &opened));
             scope.spawn(|| {
                 let socket = stranger.inside(|| UdpSocket::bind(("10.0.0.3", 0)).unwrap());
                 while !is_over.load(Ordering::Relaxed) {
@@ -193,6 +206,7 @@ fn a_thousand_pods_with_one_address_open_nothing() {
                     server.delete("pods", "x", &before);
                     new();
                 }
+                server.put("networkpolicies", policies[n as usize % policies.len()].clone());
                 match n % 100 {
                     20 => server.end_watches(End::Torn),
                     40 => server.set_mood(Mood::Status(503)),
@@ -208,8 +222,13 @@ fn a_thousand_pods_with_one_address_open_nothing() {
             }
             wait_until("all to be told", PATIENCE, || npc.ask("status").contains("pods: 3\n"));
             wait_until("enough to be sent", PATIENCE, || sent.load(Ordering::Relaxed) > 2000);
+            let has_opened_more = || opened.load(Ordering::Relaxed) >= CONNECTIONS;
+            wait_until("connections", PATIENCE, has_opened_more);
             is_over.store(true, Ordering::Relaxed);
         });
+        println!(
+            "{opened:?} connections of one, none of which failed; {sent:?} datagrams of another, none of which passed"
+        );
         assert!(trap.recv_from(&mut [0; 8]).is_err(), "something came through");
         assert!(friend.connect(web.v4(), 80).is_some_and(|mut stream| works(&mut stream)));
         // The trap would have caught it.

@@ -6,10 +6,15 @@
 #[path = "../cluster/authority.rs"]
 #[allow(dead_code, reason = "shared with the tests of the client")]
 mod authority;
+mod beyond;
 mod blocked;
 #[path = "../../policy/tests/support/cases.rs"]
 mod cases;
 mod cluster;
+mod docker;
+#[path = "../docker/engine.rs"]
+#[allow(dead_code, clippy::unwrap_in_result, reason = "shared with the tests of the client")]
+mod engine;
 mod lab;
 mod measure;
 #[path = "../cluster/objects.rs"]

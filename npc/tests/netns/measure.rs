@@ -1,7 +1,6 @@
 //! Measurements, to be run alone: `cargo xtask bench policy` takes them in rounds. They print one line of JSON.
 
 use std::{
-    collections::BTreeSet,
     io::{Read, Write},
     net::{IpAddr, TcpListener, TcpStream},
     process::{Command, Stdio},
@@ -190,6 +189,6 @@ fn new_connections_and_changes_with_ten_thousand_policies() {
 /// Deltas that make the same of nothing, with elements in such an order that nothing is open in between.
 fn in_parts(delta: &weave_policy::Delta) -> Vec<weave_policy::Delta> {
     let elements: Vec<_> = delta.add.iter().copied().collect();
-    let part = |add: BTreeSet<_>| weave_policy::Delta { add, ..weave_policy::Delta::default() };
-    elements.chunks(2000).map(|chunk| part(chunk.iter().copied().collect())).collect()
+    let part = |add| weave_policy::Delta { add, ..weave_policy::Delta::default() };
+    elements.chunks(2000).map(|chunk| part(chunk.to_vec().into())).collect()
 }

@@ -7,18 +7,19 @@ use std::{
 
 use crate::{
     ClassId, Direction, Protocol,
-    compile::{PodNo, PolicyNo, content::Content, ports::all_covered, terms::TermId},
+    compile::{PodNo, PolicyNo, content::Content, ports::all_covered, terms::TermId, texts::Text},
     few::{Few, members, remove_from},
+    number::ByNumber,
 };
 
 /// All that tells one class from another.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct ClassKind {
     pub(super) direction: Direction,
     /// The policies that apply, in order.
     pub(super) policies: Vec<PolicyNo>,
     /// For ingress: numbers of those of the pods' own named ports that the policies ask for, in order.
-    pub(super) ports: Vec<(Protocol, String, u16)>,
+    pub(super) ports: Vec<(Protocol, Text, u16)>,
 }
 
 /// A class in use.
@@ -33,10 +34,10 @@ pub(super) struct Class {
 #[derive(Debug, Default)]
 pub(super) struct Classes {
     last: u32,
-    id_by_kind: BTreeMap<Arc<ClassKind>, ClassId>,
-    entries: BTreeMap<ClassId, Class>,
-    ids_by_term: BTreeMap<TermId, Few<ClassId>>,
-    ids_by_policy: BTreeMap<PolicyNo, Few<ClassId>>,
+    id_by_kind: ByNumber<Arc<ClassKind>, ClassId>,
+    entries: ByNumber<ClassId, Class>,
+    ids_by_term: ByNumber<TermId, Few<ClassId>>,
+    ids_by_policy: ByNumber<PolicyNo, Few<ClassId>>,
     unused: BTreeSet<ClassId>,
 }
 

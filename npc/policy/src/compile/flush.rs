@@ -7,16 +7,18 @@ use std::{
 };
 
 use crate::{
-    ClassId, Delta, Direction, Element, Family, PeerId, Pod,
+    ClassId, Delta, Direction, Element, Family, PeerId,
     compile::{
         Assigned, Compiler, PodNo, RowKey,
         classes::{ClassKind, has_shrunk},
         content::Content,
         peers::PeerKind,
+        pods::{NamedPort, PodEntry},
         ports::PortSpec,
         rows,
         terms::TermId,
     },
+    number::Noted,
 };
 
 /// What one flush has found out so far.
@@ -25,7 +27,7 @@ struct Progress {
     remove: Vec<Element>,
     add: Vec<Element>,
     rejudge: BTreeSet<IpAddr>,
-    dirty_rows: BTreeSet<RowKey>,
+    dirty_rows: Noted<RowKey>,
     /// Classes that may allow less than before.
     shrunk_classes: BTreeSet<ClassId>,
     /// What numbers meant that are no longer in use.
@@ -47,7 +49,7 @@ impl Compiler {
         self.publish_addresses(&mut progress);
         self.dirty_policies.clear();
         let Progress { remove, add, rejudge, .. } = progress;
-        Delta { remove: remove.into_iter().collect(), add: add.into_iter().collect(), rejudge }
+        Delta { remove: remove.into(), add: add.into(), rejudge }
     }
 
     /// 1. Classes whose policies say something else now.
@@ -101,7 +103,7 @@ impl Compiler {
                             .extend(numbers.map(|(p, _, number)| PortSpec::Numbers(*p, *number, *number)));
                     }
                     PortSpec::All | PortSpec::Protocol(_) | PortSpec::Numbers(..) | PortSpec::Named(..) => {
-                        resolved.insert(spec.clone());
+                        resolved.insert(*spec);
                     }
                 }
             }
@@ -111,9 +113,17 @@ impl Compiler {
 
     /// 2. Peer numbers and classes of pods that changed, or about which something else is asked now.
     fn assign_pods(&mut self, progress: &mut Progress) {
-        for pod in std::mem::take(&mut self.dirty_pods) {
+        for pod in self.dirty_pods.take() {
             let new = self.assignment(pod, progress);
-            let old = self.assigned.remove(&pod).unwrap_or_default();
+            let old = match self.pods.entry_mut(pod) {
+                Some(entry) => std::mem::replace(&mut entry.assigned, new),
+                None => self.departed.remove(&pod).unwrap_or_default(),
+            };
+            if old != new
+                && let Some(entry) = self.pods.entry(pod)
+            {
+                self.dirty_addresses.extend(entry.is.addresses.iter().copied());
+            }
             old.peer.into_iter().for_each(|peer| self.peers.release(peer));
             for direction in Direction::ALL {
                 if let Some(class) = old.class(direction).filter(|class| new.class(direction) != Some(*class))
@@ -121,21 +131,15 @@ impl Compiler {
                     self.classes.leave(class, pod);
                 }
             }
-            if new != Assigned::default() {
-                self.assigned.insert(pod, new);
-            }
-            if let Some(entry) = self.pods.entry(pod) {
-                self.dirty_addresses.extend(entry.pod.own_addresses());
-            }
         }
     }
 
     /// The numbers for a pod, acquired; none for one that is gone.
     fn assignment(&mut self, number: PodNo, progress: &mut Progress) -> Assigned {
-        let Some(entry) = self.pods.entry(number).filter(|e| !e.pod.own_addresses().is_empty()) else {
+        let Some(entry) = self.pods.entry(number).filter(|e| !e.is.addresses.is_empty()) else {
             return Assigned::default();
         };
-        let kind = self.peer_kind(&entry.pod, &entry.terms);
+        let kind = self.peer_kind(entry);
         let classes = Direction::ALL.map(|direction| self.class_kind(number, direction));
         let peer = (!kind.terms.is_empty()).then(|| self.acquire_peer(kind, progress));
         let [ingress, egress] = classes.map(|kind| {
@@ -149,12 +153,11 @@ impl Compiler {
     }
 
     /// What rules in force can see of a pod.
-    fn peer_kind(&self, pod: &Pod, terms: &[TermId]) -> PeerKind {
-        let numbered = |port: &crate::ContainerPort| {
-            self.terms.serving(&port.name, port.protocol).map(|term| (term, port.number))
-        };
-        let ports: BTreeSet<(TermId, u16)> = pod.ports.iter().filter_map(numbered).collect();
-        let mut terms = terms.to_vec();
+    fn peer_kind(&self, pod: &PodEntry) -> PeerKind {
+        let numbered =
+            |port: &NamedPort| self.terms.serving(port.name, port.protocol).map(|term| (term, port.number));
+        let ports: BTreeSet<(TermId, u16)> = pod.is.ports.iter().filter_map(numbered).collect();
+        let mut terms = pod.terms.clone();
         terms.extend(ports.iter().map(|(term, _)| *term));
         terms.sort_unstable();
         terms.dedup();
@@ -176,8 +179,8 @@ impl Compiler {
                 for spec in content.ports() {
                     if let PortSpec::Named(protocol, name) = spec {
                         let serves =
-                            entry.pod.ports.iter().filter(|p| p.protocol == *protocol && p.name == *name);
-                        ports.extend(serves.map(|port| (*protocol, name.clone(), port.number)));
+                            entry.is.ports.iter().filter(|p| p.protocol == *protocol && p.name == *name);
+                        ports.extend(serves.map(|port| (*protocol, *name, port.number)));
                     }
                 }
             }
@@ -249,7 +252,7 @@ impl Compiler {
     /// 5. What classes may do with peers.
     fn publish_rows(&mut self, progress: &mut Progress) {
         let Progress { remove, add, dirty_rows, .. } = progress;
-        for key in std::mem::take(dirty_rows) {
+        for key in dirty_rows.take() {
             let specs = rows::specs(key, &self.classes, &self.peers, &self.terms, &mut self.lists);
             self.rows.set(key, specs, &mut self.ranges, &mut self.lists, (&mut *remove, &mut *add));
         }
@@ -259,14 +262,14 @@ impl Compiler {
     fn rejudge_shrunk(&self, progress: &mut Progress) {
         let classes = progress.shrunk_classes.iter().filter_map(|class| self.classes.class(*class));
         let entries = classes.flat_map(|class| class.pods.iter()).filter_map(|pod| self.pods.entry(*pod));
-        progress.rejudge.extend(entries.flat_map(|entry| entry.pod.own_addresses()));
+        progress.rejudge.extend(entries.flat_map(|entry| &entry.is.addresses));
     }
 
     /// 7. The numbers of addresses, and whose connections may have lost their permission by that.
     fn publish_addresses(&mut self, progress: &mut Progress) {
-        for address in std::mem::take(&mut self.dirty_addresses) {
-            let owner = self.pods.owner(address);
-            let new = owner.and_then(|pod| self.assigned.get(&pod)).copied().unwrap_or_default();
+        for address in self.dirty_addresses.take() {
+            let owner = self.pods.owner(address, &self.texts).and_then(|pod| self.pods.entry(pod));
+            let new = owner.map(|pod| pod.assigned).unwrap_or_default();
             let old = if new == Assigned::default() {
                 self.published.remove(&address)
             } else {

@@ -9,10 +9,11 @@ use crate::{
     PeerId,
     compile::terms::TermId,
     few::{Few, members, remove_from},
+    number::ByNumber,
 };
 
 /// All that the rules in force can see of a peer.
-#[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct PeerKind {
     /// Terms that mean it, in order.
     pub(super) terms: Vec<TermId>,
@@ -24,9 +25,9 @@ pub(super) struct PeerKind {
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     last: u32,
-    id_by_kind: BTreeMap<Arc<PeerKind>, PeerId>,
-    entries: BTreeMap<PeerId, (Arc<PeerKind>, usize)>,
-    ids_by_term: BTreeMap<TermId, Few<PeerId>>,
+    id_by_kind: ByNumber<Arc<PeerKind>, PeerId>,
+    entries: ByNumber<PeerId, (Arc<PeerKind>, usize)>,
+    ids_by_term: ByNumber<TermId, Few<PeerId>>,
     unused: BTreeSet<PeerId>,
 }
 

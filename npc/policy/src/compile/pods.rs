@@ -3,37 +3,103 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use crate::{
-    Labels, Namespace, Operator, Pod, PodId, Protocol, Requirement, Selector,
+    Labels, Pod, Protocol,
     compile::{
-        PodNo, PolicyNo,
-        query::{Query, Within},
+        Assigned, PodNo, PolicyNo,
+        query::{Condition, Conditions, Label, Query, Within},
         terms::TermId,
+        texts::{Text, Texts},
     },
     few::{Few, members, remove_from},
+    number::ByNumber,
 };
 
 /// The pods.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
-    /// Boxed, as the nodes of a map that grows at its end are half empty.
-    entries: BTreeMap<PodNo, Box<PodEntry>>,
-    number_by_id: BTreeMap<PodId, PodNo>,
-    next: u32,
-    namespaces: BTreeMap<String, NamespaceEntry>,
-    namespaces_by_label: LabelIndex<Arc<str>>,
+    entries: ByNumber<PodNo, Box<PodEntry>>,
+    last: u32,
+    namespaces: ByNumber<Text, NamespaceEntry>,
+    namespaces_by_label: LabelIndex<Text>,
     pods_by_label: LabelIndex<PodNo>,
-    pods_by_port_name: BTreeMap<(String, Protocol), Few<PodNo>>,
-    claims_by_address: BTreeMap<IpAddr, Few<PodNo>>,
+    pods_by_port_name: ByNumber<(Text, Protocol), Few<PodNo>>,
+    claims_by_address: ByNumber<IpAddr, Few<PodNo>>,
+}
+
+/// What a pod is, as far as it matters. Holds its texts until they are released.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Description {
+    pub(super) namespace: Text,
+    name: Arc<str>,
+    pub(super) labels: Box<[Label]>,
+    pub(super) ports: Box<[NamedPort]>,
+    /// Its own. Without any it is nobody's peer or subject.
+    pub(super) addresses: Box<[IpAddr]>,
+    /// Whether it is in our scope.
+    is_ours: bool,
+    created: u64,
+}
+
+/// A port of a container with a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NamedPort {
+    pub(super) name: Text,
+    pub(super) protocol: Protocol,
+    pub(super) number: u16,
+}
+
+impl Description {
+    pub(super) fn new(pod: Pod, is_ours: bool, texts: &mut Texts) -> Self {
+        let port = |port: &crate::ContainerPort, texts: &mut Texts| NamedPort {
+            name: texts.acquire(&port.name),
+            protocol: port.protocol,
+            number: port.number,
+        };
+        Self {
+            namespace: texts.acquire(&pod.id.namespace),
+            name: pod.id.name.as_str().into(),
+            labels: labels(&pod.labels, texts),
+            ports: pod.ports.iter().map(|named| port(named, texts)).collect(),
+            addresses: pod.own_addresses().into(),
+            is_ours,
+            created: pod.created,
+        }
+    }
+
+    /// Whether policies can isolate it here.
+    pub(super) const fn may_be_subject(&self) -> bool {
+        self.is_ours && !self.addresses.is_empty()
+    }
+
+    /// Gives up its texts.
+    pub(super) fn release(&self, texts: &mut Texts) {
+        texts.release(self.namespace);
+        release_labels(&self.labels, texts);
+        self.ports.iter().for_each(|port| texts.release(port.name));
+    }
+}
+
+fn labels(labels: &Labels, texts: &mut Texts) -> Box<[Label]> {
+    labels.iter().map(|(key, value)| (texts.acquire(key), texts.acquire(value))).collect()
+}
+
+fn release_labels(labels: &[Label], texts: &mut Texts) {
+    for (key, value) in labels {
+        texts.release(*key);
+        texts.release(*value);
+    }
 }
 
 /// A pod and what follows from what it is.
 #[derive(Debug)]
 pub(super) struct PodEntry {
-    pub(super) pod: Pod,
+    pub(super) is: Description,
     /// Peers of active rules that it is one of, in order.
     pub(super) terms: Vec<TermId>,
     /// Policies that select it, if it is in our scope, in order.
     pub(super) policies: Vec<PolicyNo>,
+    /// The numbers that its addresses have.
+    pub(super) assigned: Assigned,
 }
 
 impl PodEntry {
@@ -59,8 +125,9 @@ fn set_member<T: Ord>(list: &mut Vec<T>, member: T, is_in: bool) {
 
 #[derive(Debug, Default)]
 struct NamespaceEntry {
-    labels: Option<Labels>,
-    pods: Few<PodNo>,
+    /// None as long as nobody told us. Holds its texts.
+    labels: Option<Box<[Label]>>,
+    pods_by_name: BTreeMap<Arc<str>, PodNo>,
 }
 
 impl Pods {
@@ -72,86 +139,98 @@ impl Pods {
         self.entries.get_mut(&pod).map(|entry| &mut **entry)
     }
 
-    pub(super) fn number(&self, id: &PodId) -> Option<PodNo> {
-        self.number_by_id.get(id).copied()
+    pub(super) fn number(&self, namespace: Text, name: &str) -> Option<PodNo> {
+        self.namespaces.get(&namespace)?.pods_by_name.get(name).copied()
+    }
+
+    /// The number of the pod of this name, and what it is.
+    pub(super) fn namesake(&self, pod: &Description) -> Option<(PodNo, &Description)> {
+        let number = self.number(pod.namespace, &pod.name)?;
+        Some((number, &self.entry(number)?.is))
     }
 
     /// The pod that has this address: the youngest of those that claim it.
-    pub(super) fn owner(&self, address: IpAddr) -> Option<PodNo> {
-        let age = |pod: &&PodNo| self.entry(**pod).map(|entry| (entry.pod.created, &entry.pod.id, **pod));
+    pub(super) fn owner(&self, address: IpAddr, texts: &Texts) -> Option<PodNo> {
+        let age = |pod: &&PodNo| {
+            let is = self.entry(**pod).map(|entry| &entry.is);
+            is.map(|is| (is.created, texts.text(is.namespace), &is.name, **pod))
+        };
         members(&self.claims_by_address, &address).max_by_key(age).copied()
     }
 
     /// Labels of a namespace; `None` as long as nobody told us.
-    pub(super) fn labels_of(&self, namespace: &str) -> Option<&Labels> {
-        self.namespaces.get(namespace)?.labels.as_ref()
+    pub(super) fn labels_of(&self, namespace: Text) -> Option<&[Label]> {
+        self.namespaces.get(&namespace)?.labels.as_deref()
     }
 
-    pub(super) fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = PodNo> + use<> {
-        let pods = self.namespaces.get(namespace).map(|entry| entry.pods.iter().copied().collect::<Vec<_>>());
-        pods.unwrap_or_default().into_iter()
+    pub(super) fn in_namespace(&self, namespace: Text) -> Vec<PodNo> {
+        let entry = self.namespaces.get(&namespace);
+        entry.map(|entry| entry.pods_by_name.values().copied().collect()).unwrap_or_default()
     }
 
-    pub(super) fn with_port_name(&self, name: &str, protocol: Protocol) -> Vec<PodNo> {
-        members(&self.pods_by_port_name, &(name.to_owned(), protocol)).copied().collect()
+    pub(super) fn with_port_name(&self, name: Text, protocol: Protocol) -> Vec<PodNo> {
+        members(&self.pods_by_port_name, &(name, protocol)).copied().collect()
     }
 
-    /// Takes a namespace's labels in, or that it is gone. Returns whether that is news.
-    pub(super) fn set_namespace(&mut self, name: &str, namespace: Option<Namespace>) -> bool {
-        let labels = namespace.map(Namespace::into_labels);
-        let entry = namespace_entry(&mut self.namespaces, name);
-        if entry.labels == labels {
-            self.forget_empty(name);
-            return false;
+    /// Takes a namespace's labels in, or that it is gone. Returns the pods for which that is news.
+    pub(super) fn set_namespace(
+        &mut self,
+        name: &str,
+        new: Option<&Labels>,
+        texts: &mut Texts,
+    ) -> Vec<PodNo> {
+        // One use for as long as it is known.
+        let name = texts.acquire(name);
+        let new = new.map(|new| labels(new, texts));
+        let entry = self.namespaces.entry(name).or_default();
+        let old = std::mem::replace(&mut entry.labels, new);
+        let new = entry.labels.as_deref();
+        let is_news = old.as_deref() != new;
+        if is_news {
+            let (old, new) = (old.as_deref().unwrap_or_default(), new.unwrap_or_default());
+            self.namespaces_by_label.insert(new.iter(), &name);
+            self.namespaces_by_label.remove(old.iter().filter(|label| !new.contains(label)), &name);
         }
-        let whose = Arc::<str>::from(name);
-        if let Some(new) = &labels {
-            self.namespaces_by_label.insert(new, &whose);
-        }
-        let old = std::mem::replace(&mut entry.labels, labels).unwrap_or_default();
-        let lost = |key: &String, value: &String| {
-            entry.labels.as_ref().is_none_or(|labels| labels.get(key) != Some(value))
-        };
-        let lost = old.iter().filter(|(key, value)| lost(key, value));
-        let lost: Labels = lost.map(|(key, value)| (key.clone(), value.clone())).collect();
-        self.namespaces_by_label.remove(&lost, &whose);
+        let uses_too_many = 1 + usize::from(old.is_some()) - usize::from(new.is_some());
+        release_labels(&old.unwrap_or_default(), texts);
+        let pods = if is_news { self.in_namespace(name) } else { Vec::new() };
         self.forget_empty(name);
-        true
+        (0..uses_too_many).for_each(|_| texts.release(name));
+        pods
     }
 
     /// Takes a pod in. It is nobody's peer or subject yet; one of the same name, if there is, has to be removed next.
-    pub(super) fn insert(&mut self, pod: Pod) -> PodNo {
-        self.next += 1;
-        let number = PodNo(self.next);
-        self.number_by_id.insert(pod.id.clone(), number);
-        namespace_entry(&mut self.namespaces, &pod.id.namespace).pods.insert(number);
-        self.pods_by_label.insert(&pod.labels, &number);
+    pub(super) fn insert(&mut self, pod: Description) -> PodNo {
+        self.last += 1;
+        let number = PodNo(self.last);
+        self.namespaces.entry(pod.namespace).or_default().pods_by_name.insert(pod.name.clone(), number);
+        self.pods_by_label.insert(pod.labels.iter(), &number);
         for port in &pod.ports {
-            self.pods_by_port_name.entry((port.name.clone(), port.protocol)).or_default().insert(number);
+            self.pods_by_port_name.entry((port.name, port.protocol)).or_default().insert(number);
         }
-        for address in pod.own_addresses() {
+        for address in &pod.addresses {
             self.claims_by_address.entry(*address).or_default().insert(number);
         }
-        let entry = PodEntry { pod, terms: Vec::new(), policies: Vec::new() };
-        self.entries.insert(number, Box::new(entry));
+        let (terms, policies, assigned) = (Vec::new(), Vec::new(), Assigned::default());
+        self.entries.insert(number, Box::new(PodEntry { is: pod, terms, policies, assigned }));
         number
     }
 
+    /// Takes a pod out. Its texts have to be released next.
     pub(super) fn remove(&mut self, number: PodNo) -> Option<PodEntry> {
         let entry = *self.entries.remove(&number)?;
-        let pod = &entry.pod;
-        if self.number_by_id.get(&pod.id) == Some(&number) {
-            self.number_by_id.remove(&pod.id);
+        let pod = &entry.is;
+        if let Some(namespace) = self.namespaces.get_mut(&pod.namespace)
+            && namespace.pods_by_name.get(&pod.name) == Some(&number)
+        {
+            namespace.pods_by_name.remove(&pod.name);
         }
-        if let Some(namespace) = self.namespaces.get_mut(&pod.id.namespace) {
-            namespace.pods.remove(&number);
-        }
-        self.forget_empty(&pod.id.namespace);
-        self.pods_by_label.remove(&pod.labels, &number);
+        self.forget_empty(pod.namespace);
+        self.pods_by_label.remove(pod.labels.iter(), &number);
         for port in &pod.ports {
-            remove_from(&mut self.pods_by_port_name, &(port.name.clone(), port.protocol), &number);
+            remove_from(&mut self.pods_by_port_name, &(port.name, port.protocol), &number);
         }
-        for address in pod.own_addresses() {
+        for address in &pod.addresses {
             remove_from(&mut self.claims_by_address, address, &number);
         }
         Some(entry)
@@ -160,21 +239,22 @@ impl Pods {
     /// All pods that a query is about.
     pub(super) fn matching(&self, query: &Query) -> Vec<PodNo> {
         let fits = |number: &PodNo| {
-            self.entry(*number)
-                .is_some_and(|entry| query.matches(&entry.pod, self.labels_of(&entry.pod.id.namespace)))
+            self.entry(*number).is_some_and(|e| query.matches(&e.is, self.labels_of(e.is.namespace)))
         };
-        self.candidates(query).into_iter().filter(fits).collect()
+        let mut found = self.candidates(query);
+        found.retain(fits);
+        found
     }
 
     /// Some pods, all that the query is about among them.
     fn candidates(&self, query: &Query) -> Vec<PodNo> {
         match &query.within {
-            Within::Namespace(name) => self.in_namespace(name).collect(),
-            Within::Namespaces(selector) => {
-                let namespaces = self.namespaces_by_label.holders(selector);
+            Within::Namespace(name) => self.in_namespace(*name),
+            Within::Namespaces(conditions) => {
+                let namespaces = self.namespaces_by_label.holders(conditions);
                 let pods = self.pods_by_label.holders(&query.pods);
-                let in_namespaces = |sets: &Vec<&Few<Arc<str>>>| -> Vec<PodNo> {
-                    sets.iter().flat_map(|set| set.iter()).flat_map(|name| self.in_namespace(name)).collect()
+                let in_namespaces = |sets: &Vec<&Few<Text>>| -> Vec<PodNo> {
+                    sets.iter().flat_map(|set| set.iter()).flat_map(|name| self.in_namespace(*name)).collect()
                 };
                 let all = |sets: &Vec<&Few<PodNo>>| sets.iter().flat_map(|set| set.iter()).copied().collect();
                 match (namespaces, pods) {
@@ -187,75 +267,64 @@ impl Pods {
         }
     }
 
-    fn forget_empty(&mut self, namespace: &str) {
-        if self.namespaces.get(namespace).is_some_and(|e| e.labels.is_none() && e.pods.is_empty()) {
-            self.namespaces.remove(namespace);
+    fn forget_empty(&mut self, namespace: Text) {
+        let is_empty = |entry: &NamespaceEntry| entry.labels.is_none() && entry.pods_by_name.is_empty();
+        if self.namespaces.get(&namespace).is_some_and(is_empty) {
+            self.namespaces.remove(&namespace);
         }
     }
 }
 
-/// The entry of a namespace, made if there is none.
-fn namespace_entry<'a>(
-    namespaces: &'a mut BTreeMap<String, NamespaceEntry>,
-    name: &str,
-) -> &'a mut NamespaceEntry {
-    // Two look-ups cost less than a copy of the name for each of a hundred thousand pods.
-    if !namespaces.contains_key(name) {
-        namespaces.insert(name.to_owned(), NamespaceEntry::default());
-    }
-    namespaces.get_mut(name).expect("it was put in if it was not there")
-}
-
-/// Who has a label, by key and value.
+/// Who has a label.
 #[derive(Debug)]
 struct LabelIndex<T> {
-    by_key: BTreeMap<String, BTreeMap<String, Few<T>>>,
+    holders_by_label: ByNumber<Label, Few<T>>,
+    values_by_key: ByNumber<Text, Few<Text>>,
 }
 
 impl<T> Default for LabelIndex<T> {
     fn default() -> Self {
-        Self { by_key: BTreeMap::new() }
+        Self { holders_by_label: ByNumber::default(), values_by_key: ByNumber::default() }
     }
 }
 
 impl<T: Ord + Clone> LabelIndex<T> {
-    fn insert(&mut self, labels: &Labels, who: &T) {
-        for (key, value) in labels.iter() {
-            if !self.by_key.contains_key(key) {
-                self.by_key.insert(key.clone(), BTreeMap::new());
+    fn insert<'a>(&mut self, labels: impl Iterator<Item = &'a Label>, who: &T) {
+        for label in labels {
+            let holders = self.holders_by_label.entry(*label).or_default();
+            if holders.is_empty() {
+                self.values_by_key.entry(label.0).or_default().insert(label.1);
             }
-            let Some(by_value) = self.by_key.get_mut(key) else { continue };
-            match by_value.get_mut(value) {
-                Some(holders) => holders.insert(who.clone()),
-                None => _ = by_value.insert(value.clone(), Few::One(Some(who.clone()))),
+            holders.insert(who.clone());
+        }
+    }
+
+    fn remove<'a>(&mut self, labels: impl Iterator<Item = &'a Label>, who: &T) {
+        for label in labels {
+            remove_from(&mut self.holders_by_label, label, who);
+            if !self.holders_by_label.contains_key(label) {
+                remove_from(&mut self.values_by_key, &label.0, &label.1);
             }
         }
     }
 
-    fn remove(&mut self, labels: &Labels, who: &T) {
-        for (key, value) in labels.iter() {
-            if let Some(by_value) = self.by_key.get_mut(key) {
-                remove_from(by_value, value, who);
-                if by_value.is_empty() {
-                    self.by_key.remove(key);
+    /// Everybody whom the most selective positive condition allows; `None` if there is no such condition.
+    fn holders(&self, conditions: &Conditions) -> Option<Vec<&Few<T>>> {
+        let of = |key: Text, value: Text| self.holders_by_label.get(&(key, value));
+        let holders = |condition: &Condition| -> Option<Vec<&Few<T>>> {
+            match condition {
+                Condition::Is(key, value) => Some(of(*key, *value).into_iter().collect()),
+                Condition::In(key, values) => {
+                    Some(values.iter().filter_map(|value| of(*key, *value)).collect())
                 }
-            }
-        }
-    }
-
-    /// Everybody whom the most selective positive requirement allows; `None` if there is no such requirement.
-    fn holders(&self, selector: &Selector) -> Option<Vec<&Few<T>>> {
-        let holders = |requirement: &Requirement| -> Option<Vec<&Few<T>>> {
-            let by_value = self.by_key.get(requirement.key());
-            match requirement.operator() {
-                Operator::In(values) => {
-                    Some(values.iter().filter_map(|value| by_value?.get(value)).collect())
+                Condition::Exists(key) => {
+                    let values = members(&self.values_by_key, key);
+                    Some(values.filter_map(|value| of(*key, *value)).collect())
                 }
-                Operator::Exists => Some(by_value.into_iter().flat_map(BTreeMap::values).collect()),
-                Operator::NotIn(_) | Operator::DoesNotExist => None,
+                Condition::NotIn(..) | Condition::DoesNotExist(_) => None,
             }
         };
-        selector.requirements().filter_map(holders).min_by_key(size)
+        conditions.iter().filter_map(holders).min_by_key(size)
     }
 }
 

@@ -3,22 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Direction, Peer, Pod, Policy, PolicyId, Rule,
+    Direction, Peer, Policy, PolicyId, Rule,
     compile::{
         PolicyNo,
         content::{Content, Lists},
+        pods::Description,
         ports::PortSpec,
-        query::{Query, QueryIndex, Within},
+        query::{Query, QueryIndex},
         terms::{Term, TermId},
+        texts::{Text, Texts},
     },
+    number::ByNumber,
 };
 
 /// The policies.
 #[derive(Debug, Default)]
 pub(super) struct Policies {
     last: u32,
-    number_by_id: BTreeMap<PolicyId, PolicyNo>,
-    entries: BTreeMap<PolicyNo, Box<PolicyEntry>>,
+    numbers_by_namespace: ByNumber<Text, BTreeMap<Box<str>, PolicyNo>>,
+    entries: ByNumber<PolicyNo, Box<PolicyEntry>>,
     subjects: QueryIndex<PolicyNo>,
 }
 
@@ -26,6 +29,8 @@ pub(super) struct Policies {
 #[derive(Debug)]
 pub(super) struct PolicyEntry {
     pub(super) policy: Policy,
+    /// The pods that it is about. Holds its texts, that of the namespace among them.
+    pub(super) subject: Query,
     /// How many pods of our scope it selects. Without any it is not in force.
     pub(super) subjects: usize,
     /// What it says, as long as it is in force.
@@ -39,8 +44,15 @@ pub(super) struct Compiled {
     ingress: Option<Content>,
     /// If it speaks about egress.
     egress: Option<Content>,
-    /// Every use of a term, to be released.
-    pub(super) held: Vec<TermId>,
+    /// What has to be released when it says that no more.
+    pub(super) held: Held,
+}
+
+/// Every use of a term, and of a text in a port.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub(super) terms: Vec<TermId>,
+    pub(super) texts: Vec<Text>,
 }
 
 impl Compiled {
@@ -54,8 +66,9 @@ impl Compiled {
 }
 
 impl Policies {
-    pub(super) fn number(&self, id: &PolicyId) -> Option<PolicyNo> {
-        self.number_by_id.get(id).copied()
+    pub(super) fn number(&self, id: &PolicyId, texts: &Texts) -> Option<PolicyNo> {
+        let namespace = texts.find(&id.namespace)?;
+        self.numbers_by_namespace.get(&namespace)?.get(id.name.as_str()).copied()
     }
 
     pub(super) fn entry(&self, policy: PolicyNo) -> Option<&PolicyEntry> {
@@ -66,56 +79,71 @@ impl Policies {
         self.entries.get_mut(&policy).map(|entry| &mut **entry)
     }
 
-    pub(super) fn insert(&mut self, policy: Policy) -> PolicyNo {
+    pub(super) fn insert(&mut self, policy: Policy, texts: &mut Texts) -> PolicyNo {
         self.last += 1;
         let number = PolicyNo(self.last);
-        self.subjects.insert(number, &subject(&policy));
-        self.number_by_id.insert(policy.id.clone(), number);
-        self.entries.insert(number, Box::new(PolicyEntry { policy, subjects: 0, compiled: None }));
+        let subject = subject(&policy, texts);
+        self.subjects.insert(number, &subject);
+        // For as long as the policy is there.
+        let namespace = texts.acquire(&policy.id.namespace);
+        let numbers = self.numbers_by_namespace.entry(namespace).or_default();
+        numbers.insert(policy.id.name.as_str().into(), number);
+        self.entries.insert(number, Box::new(PolicyEntry { policy, subject, subjects: 0, compiled: None }));
         number
     }
 
-    /// Replaces what is known under a number, and returns what was.
-    pub(super) fn replace(&mut self, number: PolicyNo, policy: Policy) -> Option<Policy> {
-        let entry = self.entries.get_mut(&number)?;
+    /// Replaces what is known under a number.
+    pub(super) fn replace(&mut self, number: PolicyNo, policy: Policy, texts: &mut Texts) {
+        let Some(entry) = self.entries.get_mut(&number) else { return };
         if entry.policy.subject != policy.subject {
-            self.subjects.remove(number, &subject(&entry.policy));
-            self.subjects.insert(number, &subject(&policy));
+            let new = subject(&policy, texts);
+            self.subjects.remove(number, &entry.subject);
+            self.subjects.insert(number, &new);
+            std::mem::replace(&mut entry.subject, new).release(texts);
         }
-        Some(std::mem::replace(&mut entry.policy, policy))
+        entry.policy = policy;
     }
 
-    pub(super) fn remove(&mut self, number: PolicyNo) -> Option<PolicyEntry> {
-        let entry = *self.entries.remove(&number)?;
-        self.number_by_id.remove(&entry.policy.id);
-        self.subjects.remove(number, &subject(&entry.policy));
-        Some(entry)
+    pub(super) fn remove(&mut self, number: PolicyNo, texts: &mut Texts) {
+        let Some(entry) = self.entries.remove(&number) else { return };
+        self.subjects.remove(number, &entry.subject);
+        entry.subject.release(texts);
+        let PolicyId { namespace, name } = &entry.policy.id;
+        let Some(namespace) = texts.find(namespace) else { return };
+        if let Some(numbers) = self.numbers_by_namespace.get_mut(&namespace) {
+            numbers.remove(name.as_str());
+            if numbers.is_empty() {
+                self.numbers_by_namespace.remove(&namespace);
+            }
+        }
+        texts.release(namespace);
     }
 
-    /// The policies whose subject the pod is.
-    pub(super) fn selecting<'a>(&'a self, pod: &'a Pod) -> impl Iterator<Item = PolicyNo> + 'a {
-        self.subjects.candidates(pod, None).into_iter().filter(move |number| {
-            self.entry(*number).is_some_and(|entry| subject(&entry.policy).matches(pod, None))
-        })
+    /// The policies whose subject the pod is, in order.
+    pub(super) fn selecting(&self, pod: &Description) -> Vec<PolicyNo> {
+        let mut found = self.subjects.candidates(pod, None);
+        found.retain(|number| self.entry(*number).is_some_and(|entry| entry.subject.matches(pod, None)));
+        found
     }
 }
 
 /// The pods that a policy is about.
-pub(super) fn subject(policy: &Policy) -> Query {
-    Query { within: Within::Namespace(policy.id.namespace.clone()), pods: policy.subject.clone() }
+fn subject(policy: &Policy, texts: &mut Texts) -> Query {
+    Query::new(&policy.id.namespace, None, &policy.subject, texts)
 }
 
 /// Says what `policy` says with terms, which `acquire` gives numbers.
 pub(super) fn compile(
     policy: &Policy,
-    mut acquire: impl FnMut(Term) -> TermId,
+    texts: &mut Texts,
+    mut acquire: impl FnMut(Term, &mut Texts) -> TermId,
     lists: &mut Lists,
 ) -> Compiled {
-    let mut held = Vec::new();
-    let [ingress, egress] = [Direction::Ingress, Direction::Egress].map(|direction| {
+    let mut held = Held::default();
+    let [ingress, egress] = Direction::ALL.map(|direction| {
         let mut content = BTreeMap::new();
         for rule in policy.rules(direction)? {
-            add_rule(&mut content, &mut held, policy, direction, rule, &mut acquire);
+            add_rule(&mut content, &mut held, (policy, direction, rule), texts, &mut acquire);
         }
         Some(Content::new(content, lists))
     });
@@ -124,33 +152,31 @@ pub(super) fn compile(
 
 fn add_rule(
     content: &mut BTreeMap<TermId, BTreeSet<PortSpec>>,
-    held: &mut Vec<TermId>,
-    policy: &Policy,
-    direction: Direction,
-    rule: &Rule,
-    acquire: &mut impl FnMut(Term) -> TermId,
+    held: &mut Held,
+    (policy, direction, rule): (&Policy, Direction, &Rule),
+    texts: &mut Texts,
+    acquire: &mut impl FnMut(Term, &mut Texts) -> TermId,
 ) {
-    let ports = PortSpec::of_rule(&rule.ports);
+    let ports = PortSpec::of_rule(&rule.ports, texts, &mut held.texts);
     // A name is looked up in the destination: for ingress in the subject, which the class resolves; for egress in the
     // peer, which has to be a pod that serves it.
     let (named, numbered): (BTreeSet<_>, BTreeSet<_>) =
         ports.into_iter().partition(|spec| direction == Direction::Egress && spec.is_named());
-    let mut hold = |term| {
-        let id = acquire(term);
-        held.push(id);
+    let mut hold = |term, texts: &mut Texts| {
+        let id = acquire(term, texts);
+        held.terms.push(id);
         id
-    };
-    let serving = |spec: &PortSpec| match spec {
-        PortSpec::Named(protocol, name) => Some(Term::Serving(name.clone(), *protocol)),
-        PortSpec::All | PortSpec::Protocol(_) | PortSpec::Numbers(..) => None,
     };
     let mut serving_by_port = BTreeMap::new();
     for spec in &named {
-        serving_by_port.extend(serving(spec).map(|term| (spec.clone(), hold(term))));
+        if let PortSpec::Named(protocol, name) = spec {
+            texts.acquire_again(*name);
+            serving_by_port.insert(*spec, hold(Term::Serving(*name, *protocol), texts));
+        }
     }
     let mut allow = |term, ports: &BTreeSet<PortSpec>| {
         if !ports.is_empty() {
-            content.entry(term).or_default().extend(ports.iter().cloned());
+            content.entry(term).or_default().extend(ports);
         }
     };
     if rule.peers.is_empty() {
@@ -163,15 +189,12 @@ fn add_rule(
     for peer in &rule.peers {
         match peer {
             Peer::Pods { namespaces, pods } => {
-                let within = match namespaces {
-                    None => Within::Namespace(policy.id.namespace.clone()),
-                    Some(selector) => Within::Namespaces(selector.clone()),
-                };
-                let term = hold(Term::Pods(Query { within, pods: pods.clone() }));
+                let query = Query::new(&policy.id.namespace, namespaces.as_ref(), pods, texts);
+                let term = hold(Term::Pods(query), texts);
                 allow(term, &numbered);
                 allow(term, &named);
             }
-            Peer::Block(block) => allow(hold(Term::Block(block.intervals())), &numbered),
+            Peer::Block(block) => allow(hold(Term::Block(block.intervals()), texts), &numbered),
         }
     }
 }

@@ -7,36 +7,41 @@ use std::{
 
 use crate::{
     Element, Port, Ports, Protocol, RangeId, WhichPort,
-    compile::RowKey,
+    compile::{
+        RowKey,
+        texts::{Text, Texts},
+    },
     few::{Few, members, remove_from},
+    number::ByNumber,
     partition::Partition,
 };
 
 /// Ports as a rule has them.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum PortSpec {
     All,
     Protocol(Protocol),
     /// From the first to the last; alike for a single port.
     Numbers(Protocol, u16, u16),
-    Named(Protocol, String),
+    Named(Protocol, Text),
 }
 
 impl PortSpec {
-    /// The ports of a rule; none means all.
-    pub(super) fn of_rule(ports: &[Port]) -> BTreeSet<Self> {
+    /// The ports of a rule; none means all. Uses of texts are added to `held`.
+    pub(super) fn of_rule(ports: &[Port], texts: &mut Texts, held: &mut Vec<Text>) -> BTreeSet<Self> {
         if ports.is_empty() {
             return BTreeSet::from([Self::All]);
         }
-        ports.iter().map(Self::of_port).collect()
-    }
-
-    fn of_port(port: &Port) -> Self {
-        match &port.which {
+        let of_port = |port: &Port| match &port.which {
             WhichPort::Any => Self::Protocol(port.protocol),
             WhichPort::Numbers { first, last } => Self::Numbers(port.protocol, *first, *last),
-            WhichPort::Named(name) => Self::Named(port.protocol, name.clone()),
-        }
+            WhichPort::Named(name) => {
+                let name = texts.acquire(name);
+                held.push(name);
+                Self::Named(port.protocol, name)
+            }
+        };
+        ports.iter().map(of_port).collect()
     }
 
     pub(super) const fn is_named(&self) -> bool {
@@ -61,7 +66,7 @@ pub(super) fn all_covered(old: &[PortSpec], new: &[PortSpec]) -> bool {
 }
 
 /// A range that some class uses. Never used again for another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Member(u32);
 
 /// The ranges in use, cut into atoms.
@@ -73,8 +78,8 @@ pub(super) struct Ranges {
     partitions: BTreeMap<Protocol, Partition<Member>>,
     /// The number of a set of members, and how many atoms have it.
     ids: BTreeMap<(Protocol, BTreeSet<Member>), (RangeId, usize)>,
-    ids_by_member: BTreeMap<Member, Few<RangeId>>,
-    rows_by_member: BTreeMap<Member, Few<RowKey>>,
+    ids_by_member: ByNumber<Member, Few<RangeId>>,
+    rows_by_member: ByNumber<Member, Few<RowKey>>,
     published: BTreeMap<(Protocol, u128), (u128, RangeId, BTreeSet<Member>)>,
 }
 
@@ -87,8 +92,8 @@ impl Default for Ranges {
             members: BTreeMap::new(),
             partitions: Protocol::ALL.map(partition).into(),
             ids: BTreeMap::new(),
-            ids_by_member: BTreeMap::new(),
-            rows_by_member: BTreeMap::new(),
+            ids_by_member: ByNumber::default(),
+            rows_by_member: ByNumber::default(),
             published: BTreeMap::new(),
         }
     }

@@ -110,10 +110,10 @@ fn resolve(spec: &PortSpec, class: &Class, kind: &PeerKind, terms: &Terms, specs
                 crate::Direction::Egress,
                 "ingress names are resolved before"
             );
-            let serving = terms.serving(name, *protocol);
+            let serving = terms.serving(*name, *protocol);
             let numbers = kind.ports.iter().filter(|(term, _)| Some(*term) == serving);
             specs.extend(numbers.map(|(_, number)| PortSpec::Numbers(*protocol, *number, *number)));
         }
-        PortSpec::All | PortSpec::Protocol(_) | PortSpec::Numbers(..) => _ = specs.insert(spec.clone()),
+        PortSpec::All | PortSpec::Protocol(_) | PortSpec::Numbers(..) => _ = specs.insert(*spec),
     }
 }

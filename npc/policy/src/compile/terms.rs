@@ -1,15 +1,20 @@
 //! What rules in force say about peers: each thing once, with a number, counted by its users.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
-    Labels, Pod, Protocol,
+    Protocol,
     block::Intervals,
-    compile::query::{Query, QueryIndex},
+    compile::{
+        pods::Description,
+        query::{Label, Query, QueryIndex},
+        texts::{Text, Texts},
+    },
+    number::ByNumber,
 };
 
 /// A number for a [`Term`]. Never used again for another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct TermId(u32);
 
 impl TermId {
@@ -17,33 +22,45 @@ impl TermId {
     pub(super) const EVERYBODY: Self = Self(0);
 }
 
-/// A set of peers.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// A set of peers. Holds its texts until they are released.
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) enum Term {
     /// Pods by labels.
     Pods(Query),
     /// Addresses in a block.
     Block(Intervals),
     /// Pods that declare a port of this name and protocol.
-    Serving(String, Protocol),
+    Serving(Text, Protocol),
+}
+
+impl Term {
+    /// Gives up its texts.
+    pub(super) fn release(&self, texts: &mut Texts) {
+        match self {
+            Self::Pods(query) => query.release(texts),
+            Self::Block(_) => {}
+            Self::Serving(name, _) => texts.release(*name),
+        }
+    }
 }
 
 /// The terms in use.
 #[derive(Debug, Default)]
 pub(super) struct Terms {
     last: u32,
-    id_by_term: BTreeMap<Arc<Term>, TermId>,
-    entries: BTreeMap<TermId, (Arc<Term>, usize)>,
+    id_by_term: ByNumber<Arc<Term>, TermId>,
+    entries: ByNumber<TermId, (Arc<Term>, usize)>,
     queries: QueryIndex<TermId>,
 }
 
 impl Terms {
     /// Counts one more user. The term comes along if this is the first.
-    pub(super) fn acquire(&mut self, term: Term) -> (TermId, Option<Arc<Term>>) {
+    pub(super) fn acquire(&mut self, term: Term, texts: &mut Texts) -> (TermId, Option<Arc<Term>>) {
         if let Some(id) = self.id_by_term.get(&term) {
             if let Some((_, users)) = self.entries.get_mut(id) {
                 *users += 1;
             }
+            term.release(texts);
             return (*id, None);
         }
         self.last += 1;
@@ -56,7 +73,7 @@ impl Terms {
         (id, Some(term))
     }
 
-    /// Counts one user less. The term comes back if that was the last.
+    /// Counts one user less. The term comes back if that was the last; its texts have to be released.
     pub(super) fn release(&mut self, id: TermId) -> Option<Arc<Term>> {
         let (_, users) = self.entries.get_mut(&id)?;
         *users -= 1;
@@ -76,19 +93,17 @@ impl Terms {
     }
 
     /// The term for pods that declare this port, if a rule asks for it.
-    pub(super) fn serving(&self, name: &str, protocol: Protocol) -> Option<TermId> {
-        self.id_by_term.get(&Term::Serving(name.to_owned(), protocol)).copied()
+    pub(super) fn serving(&self, name: Text, protocol: Protocol) -> Option<TermId> {
+        self.id_by_term.get(&Term::Serving(name, protocol)).copied()
     }
 
-    /// The terms whose selectors the pod answers to.
-    pub(super) fn of_pod<'a>(
-        &'a self,
-        pod: &'a Pod,
-        namespace: Option<&'a Labels>,
-    ) -> impl Iterator<Item = TermId> + 'a {
-        self.queries.candidates(pod, namespace).into_iter().filter(move |id| {
+    /// The terms whose selectors the pod answers to, in order.
+    pub(super) fn of_pod(&self, pod: &Description, namespace: Option<&[Label]>) -> Vec<TermId> {
+        let mut found = self.queries.candidates(pod, namespace);
+        found.retain(|id| {
             let term = self.entries.get(id).map(|(term, _)| &**term);
             matches!(term, Some(Term::Pods(query)) if query.matches(pod, namespace))
-        })
+        });
+        found
     }
 }

@@ -122,3 +122,26 @@ fn a_change_touches_elements_in_proportion_to_itself() {
     let delta = cluster.change(Change::Policy(called("another", ingress("x", &["pod=p9"], rules))));
     assert!(size(&delta) <= 6, "{delta:?}");
 }
+
+/// E20: with its labels, a namespace takes all its pods along, and nothing else.
+#[test]
+fn e20_a_namespace_that_is_relabelled_takes_a_thousand_pods_along() {
+    let rules = vec![rule(vec![pods_in(&["team=red"], &[])], vec![])];
+    let mut cluster = Cluster::with([ingress("x", &["pod=a"], rules)]);
+    cluster.change(Change::Namespace(Namespace::new("big", labels(&[("team", "blue")]))));
+    for n in 0..1000_u16 {
+        let [high, low] = n.to_be_bytes();
+        let addresses = vec![std::net::IpAddr::from([10, 9, high, low])];
+        cluster
+            .change(Change::Pod(Pod { addresses, ..Pod::new(PodId::new("big", format!("p{n}")), "there") }));
+    }
+    let mut relabel =
+        |team| cluster.change(Change::Namespace(Namespace::new("big", labels(&[("team", team)]))));
+    for _ in 0..3 {
+        let delta = relabel("red");
+        assert_eq!((delta.add.len(), delta.rejudge.len()), (1001, 0), "an address each, and one permission");
+        let delta = relabel("blue");
+        assert_eq!((delta.remove.len(), delta.rejudge.len()), (1001, 1000));
+    }
+    assert!(!cluster.allows("10.9.3.7", "10.0.1.1", TCP_80));
+}

@@ -112,3 +112,14 @@ fn overlapping_blocks_in_rules_with_different_ports_keep_their_ports() {
     assert!(can("10.0.2.2", TCP_80) && can("10.0.2.2", TCP_81));
     assert!(can("10.0.3.2", TCP_80) && !can("10.0.3.2", TCP_81));
 }
+
+#[test]
+fn e23_a_pod_of_one_family_is_isolated_in_that() {
+    let mut cluster =
+        Cluster::with([ingress("x", &["pod=a"], vec![rule(vec![own_pods(&["pod=b"])], vec![])])]);
+    cluster.edit("x/a", |pod| pod.addresses.retain(std::net::IpAddr::is_ipv6));
+    assert!(
+        cluster.allows("fd00:1::2", "fd00:1::1", TCP_80) && !cluster.allows("fd00:2::2", "fd00:1::1", TCP_80)
+    );
+    assert!(cluster.allows("10.0.2.2", "10.0.1.1", TCP_80), "the address is nobody's");
+}

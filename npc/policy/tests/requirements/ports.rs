@@ -120,3 +120,15 @@ fn np_50_and_np_90_protocols_without_ports_pass_by_rules_without_ports_only() {
     assert!(cluster.allows("x/b", "x/a", ICMP) && cluster.allows("x/b", "x/a", Traffic::Other(47)));
     assert!(cluster.allows("x/c", "x/a", TCP_80) && !cluster.allows("x/c", "x/a", ICMP));
 }
+
+#[test]
+fn e10_a_name_means_nothing_at_an_address_without_a_pod() {
+    let peers = vec![block("10.0.0.0/8", &[]), block("198.51.100.0/24", &[])];
+    let cluster =
+        Cluster::with([egress("x", &["pod=a"], vec![rule(peers, vec![named(Tcp, "serve-80-tcp")])])]);
+    assert!(
+        !cluster.allows("10.0.1.1", "10.0.2.1", TCP_80),
+        "a block is no pod, even where one has the address"
+    );
+    assert!(!cluster.allows("10.0.1.1", OUTSIDE, TCP_80));
+}

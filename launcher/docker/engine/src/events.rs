@@ -5,7 +5,7 @@ use http_body_util::BodyExt as _;
 use hyper::{Method, body::Incoming};
 use serde::Deserialize;
 
-use crate::engine::{Engine, EngineError};
+use crate::{Engine, EngineError};
 
 /// Which events are wanted: containers that start, end, go or get another name, and changes of their networks.
 const QUERY: &str = "/events?filters=%7B%22event%22%3A%7B%22start%22%3Atrue%2C%22die%22%3Atrue%2C%22destroy%22%3Atrue%2C\
@@ -17,10 +17,11 @@ const MAX_EVENT: usize = 1 << 20;
 /// Something that happened.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct Event {
+pub struct Event {
     #[serde(default, rename = "Type")]
     kind: String,
-    pub(crate) action: String,
+    /// What happened, as Docker calls it.
+    pub action: String,
     #[serde(default)]
     actor: Actor,
 }
@@ -35,7 +36,8 @@ struct Actor {
 
 impl Event {
     /// The container that it is about: itself, or in the case of a network the one that joined or left.
-    pub(crate) fn container(&self) -> Option<&str> {
+    #[must_use]
+    pub fn container(&self) -> Option<&str> {
         match self.kind.as_str() {
             "container" => Some(&self.actor.id),
             "network" => self.actor.attributes.get("container").map(String::as_str),
@@ -45,14 +47,18 @@ impl Event {
 }
 
 /// Events in the order in which the engine tells them.
-pub(crate) struct Events {
+#[derive(Debug)]
+pub struct Events {
     body: Incoming,
     rest: BytesMut,
 }
 
 impl Events {
     /// Those from now on.
-    pub(crate) async fn follow(engine: &Engine) -> Result<Self, EngineError> {
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn follow(engine: &Engine) -> Result<Self, EngineError> {
         let response = engine.send(Method::GET, QUERY, bytes::Bytes::new()).await?;
         if !response.status().is_success() {
             return Err(EngineError::Refused(response.status().as_u16(), "no events".to_owned()));
@@ -61,7 +67,7 @@ impl Events {
     }
 
     /// The next one; none when the engine has ended. Safe to drop half-way.
-    pub(crate) async fn next(&mut self) -> Option<Event> {
+    pub async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.parse() {
                 return Some(event);

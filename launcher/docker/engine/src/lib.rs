@@ -1,4 +1,7 @@
-//! A client of Docker's engine, for the little that we ask of it.
+//! A client of Docker's engine, for the little that we ask of it: the driver and `weave-npc` share it.
+#![forbid(unsafe_code)]
+
+pub mod events;
 
 use std::{
     collections::BTreeMap,
@@ -141,11 +144,19 @@ impl Engine {
         }
     }
 
-    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, EngineError> {
+    /// What it says about `path`.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, EngineError> {
         parse(&self.exchange(Method::GET, path, Bytes::new()).await?)
     }
 
-    pub(crate) async fn post<T: DeserializeOwned>(
+    /// What it says when `body` is sent to `path`.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &serde_json::Value,
@@ -153,12 +164,11 @@ impl Engine {
         parse(&self.exchange(Method::POST, path, Bytes::from(body.to_string())).await?)
     }
 
-    pub(crate) async fn exchange(
-        &self,
-        method: Method,
-        path: &str,
-        body: Bytes,
-    ) -> Result<Bytes, EngineError> {
+    /// The whole answer to a request, of 64 MiB at most and within 20 s.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, EngineError> {
         let exchange = async {
             let response = self.send(method, path, body).await?;
             let status = response.status();
@@ -171,8 +181,11 @@ impl Engine {
             .map_err(|_| EngineError::Broken(format!("nothing in {} s", PATIENCE.as_secs())))?
     }
 
-    /// Sends a request; the answer's body is still to come.
-    pub(crate) async fn send(
+    /// Sends a request; the answer's body is still to come, and nobody limits when.
+    ///
+    /// # Errors
+    /// [`EngineError`]; never [`EngineError::Refused`], which the status says.
+    pub async fn send(
         &self,
         method: Method,
         path: &str,
