@@ -192,7 +192,7 @@ pub(crate) enum Command {
     /// Serve Docker's engine on this host: its network driver, and the names of its containers. `weave launch` starts it
     /// where Docker is.
     #[command(after_help = "Example: weave docker-plugin --network none")]
-    DockerPlugin(DockerPlugin),
+    DockerPlugin(Box<DockerPlugin>),
     /// Print the versions of this command and of the running router.
     #[command(after_help = "Example: weave version -o json")]
     Version,

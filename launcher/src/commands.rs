@@ -51,7 +51,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Env { restore } => docker::env(&context?, restore),
         Command::Config { command: None } => docker::config(&context?),
         Command::DnsArgs => names::docker_args(&context?).await,
-        Command::DockerPlugin(plugin) => docker::plugin(&context?, plugin).await,
+        Command::DockerPlugin(plugin) => docker::plugin(&context?, *plugin).await,
         Command::Status(status) => status::status(&context?, &status).await,
         Command::Report { format } => status::report(&context?, format.as_deref()).await,
         Command::Version => status::version(&context?).await,
