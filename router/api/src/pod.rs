@@ -9,6 +9,8 @@ use crate::{AddressesResponse, Call, ContainerRef};
 
 /// How an interface differs from the custom (`ethwe`, an Ethernet address made from the id, no routes). It matters
 /// when the interface is made; one that exists keeps its name and its Ethernet address.
+///
+/// What is as usual is left out of a request: during an upgrade a router may be asked that does not know the newest of these.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InterfaceOptions {
@@ -22,19 +24,24 @@ pub struct InterfaceOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
     /// Let the container reach itself by an address that the host translates to its own.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub hairpin: bool,
     /// Let the container send from Ethernet and IP addresses that are not its own: for one that forwards for others, or
     /// moves an address about.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub any_source: bool,
     /// The bridge that the asker expects; refused when it is another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bridge: Option<String>,
     /// Addresses wanted with the prefix length of the default subnet that each lies in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
     /// Send everything that has no other route through this host, in each family that the container has an
     /// address of. The host is given an address in the container's subnet where it has none.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub default_route: bool,
     /// Further routes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<Route>,
 }
 
@@ -172,6 +179,7 @@ mod tests {
         let json = r#"{"container":{"netns":"/run/netns/c1"}}"#;
         let request: AttachRequest = serde_json::from_str(json).unwrap();
         assert_eq!(request.options, super::InterfaceOptions::default());
+        assert_eq!(serde_json::to_value(&request).unwrap()["options"], serde_json::json!({}));
         let json = r#"{"container":{"id":"c1"},"options":{"name":"eth0","mac":"02:00:00:00:00:07",
             "routes":[{"destination":"10.0.0.0/8"}],"default_route":true}}"#;
         let request: AttachRequest = serde_json::from_str(json).unwrap();
