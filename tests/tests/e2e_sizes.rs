@@ -1,11 +1,12 @@
 //! Packets of all sizes over underlays of all sizes.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use weave_api::Overlay;
 use weave_tests::{
     lab::{Host, Lab},
     scene::{
-        Attached, attach_each, await_all_pings, await_mesh, await_ping_of, await_report, finish, hosts, lab,
-        play, routers,
+        Attached, attach_each, await_all, await_all_pings, await_mesh, await_ping_of, await_report, finish,
+        hosts, lab, links, play, routers, start_open,
     },
     traffic::{PingPongReport, Server, TcpReport, measure},
 };
@@ -78,6 +79,33 @@ fn an_underlay_that_is_narrow_in_the_middle_is_found_out() -> Result<()> {
         let routers = routers(programs, &hosts, &[])?;
         await_mesh(&routers, 1)?;
         let attached = attach_each(&routers)?;
+        await_all_pings(&lab, &attached)?;
+        everything_passes(&lab, &attached).with_context(|| {
+            let links = routers.iter().map(|router| router.tell("status connections").unwrap_or_default());
+            let container = attached[0].container.run("ip -o link show dev ethwe").unwrap_or_default();
+            format!("{}\n{container}", links.collect::<Vec<_>>().join("\n"))
+        })?;
+        finish(routers)
+    })
+}
+
+/// Containers send packets of 1280 bytes on any path, and the kernel's tunnel would drop them here.
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn a_path_too_narrow_for_the_kernels_tunnel_is_left_to_ours() -> Result<()> {
+    play("a_path_too_narrow_for_the_kernels_tunnel_is_left_to_ours", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 2] = hosts(&mut lab)?;
+        lab.switch().ip("link set p1-1 mtu 1300\nlink set p1-2 mtu 1300\n")?;
+        let routers = start_open(programs, &hosts, &[])?;
+        await_mesh(&routers, 1)?;
+        let attached = attach_each(&routers)?;
+        await_all("the tunnel, and why", &routers, |report| {
+            links(report).all(|link| {
+                link.overlay == Some(Overlay::Sleeve)
+                    && link.info.as_ref().is_some_and(|info| info.contains("only small heartbeats"))
+            })
+        })?;
         await_all_pings(&lab, &attached)?;
         everything_passes(&lab, &attached)?;
         finish(routers)

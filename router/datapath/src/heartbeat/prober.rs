@@ -13,7 +13,7 @@ use super::{
     flights::{Flights, Purpose},
     frame::SMALL,
     random::Random,
-    search::least,
+    search::LEAST,
 };
 
 mod life;
@@ -101,7 +101,7 @@ impl Prober {
     pub(crate) fn new(overhead: u16, ceiling: u16, now: Instant) -> Self {
         Self {
             overhead,
-            ceiling: ceiling.max(least(overhead)),
+            ceiling: ceiling.max(LEAST),
             flights: Flights::default(),
             phase: Phase::Down {
                 since: now,
@@ -132,11 +132,11 @@ impl Prober {
             sizing.is_alive = true;
         }
         match &mut self.phase {
-            Phase::Down { is_alive, .. } if size < least(self.overhead) => {
+            Phase::Down { is_alive, .. } if size < LEAST => {
                 *is_alive = true;
                 self.open_search(moment);
             }
-            Phase::Up { .. } if size < least(self.overhead) => {}
+            Phase::Up { .. } if size < LEAST => {}
             Phase::Down { .. } | Phase::Up { .. } => self.proven(size, moment),
         }
         true
@@ -167,7 +167,7 @@ impl Prober {
 
     /// The underlay's interface carries another size now.
     pub(crate) fn handle_ceiling(&mut self, ceiling: u16, moment: &mut Moment<'_>) {
-        let ceiling = ceiling.max(least(self.overhead));
+        let ceiling = ceiling.max(LEAST);
         if std::mem::replace(&mut self.ceiling, ceiling) == ceiling {
             return;
         }

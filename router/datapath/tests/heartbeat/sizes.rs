@@ -33,7 +33,7 @@ fn a_path_that_shrinks_under_traffic_is_noticed_within_two_seconds_and_measured_
     for seed in 0..100 {
         let mut pair = Pair::up(seed, true);
         pair.run(Duration::from_millis(seed * 13));
-        let limit = 526 + (seed as u16 * 9) % 920;
+        let limit = 1280 + (seed as u16 * 9) % 170;
         pair.limit(limit);
         let fits = |mtu: Option<u16>| mtu.is_some_and(|mtu| mtu <= limit);
         let took = pair.run_until(SECOND * 3, |pair| fits(pair.mtu(0)) && fits(pair.mtu(1)));
@@ -130,12 +130,12 @@ fn both_ends_agree_on_the_smaller_of_their_ceilings() {
 #[test]
 fn a_path_that_carries_small_frames_only_is_down_and_says_so() {
     let mut pair = Pair::new(9);
-    pair.limit(500);
+    pair.limit(1279);
     pair.add_links(1450);
     pair.run_until(SECOND * 2, |pair| pair.reason(0).is_some() && pair.reason(1).is_some());
     pair.run(SECOND * 60);
     for end in 0..2 {
-        assert_eq!(pair.reason(end), Some(DownReason::LargeLost { least: 526 }));
+        assert_eq!(pair.reason(end), Some(DownReason::LargeLost { least: 1280 }));
         assert_eq!(pair.events[end].len(), 1, "{:?}", pair.events[end]);
     }
     let before = pair.sent[0].1;
@@ -149,10 +149,10 @@ fn a_path_that_carries_small_frames_only_is_down_and_says_so() {
 #[test]
 fn a_path_that_ceases_to_carry_large_frames_is_down_within_two_seconds() {
     let mut pair = Pair::up(10, true);
-    pair.limit(500);
+    pair.limit(1279);
     pair.run(SECOND * 2);
-    assert_eq!(pair.reason(0), Some(DownReason::LargeLost { least: 526 }));
-    assert_eq!(pair.reason(1), Some(DownReason::LargeLost { least: 526 }));
+    assert_eq!(pair.reason(0), Some(DownReason::LargeLost { least: 1280 }));
+    assert_eq!(pair.reason(1), Some(DownReason::LargeLost { least: 1280 }));
 }
 
 #[test]
@@ -171,7 +171,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn whatever_the_path_carries_is_found_exactly(
-        ceilings in (526u16..9000, 526u16..9000), wires in (526u16..9000, 526u16..9000), seed: u64
+        ceilings in (1280u16..9000, 1280u16..9000), wires in (1280u16..9000, 1280u16..9000), seed: u64
     ) {
         let mut pair = Pair::new(seed);
         pair.wires[0].mtu = wires.0;

@@ -7,7 +7,7 @@ use crate::heartbeat::{
     DownReason,
     flights::Purpose,
     frame::SMALL,
-    search::{Search, Step, TRIES, least},
+    search::{LEAST, Search, Step, TRIES},
 };
 
 /// How long the large probe of an attempt may take longer than the small one, before usual sizes are tried.
@@ -111,7 +111,7 @@ impl Prober {
             Phase::Down { .. } if step == Step::Done => return self.give_up(moment),
             Phase::Down { .. } => {}
             Phase::Up { mtu, .. } if sizing.search.is_lost(mtu) && best == 0 => {
-                return self.fall(DownReason::LargeLost { least: least(self.overhead) }, moment);
+                return self.fall(DownReason::LargeLost { least: LEAST }, moment);
             }
             Phase::Up { mtu, .. } if sizing.search.is_lost(mtu) || best > mtu => self.settle(best),
             Phase::Up { .. } => {}
@@ -141,7 +141,7 @@ impl Prober {
         if let Phase::Down { next_attempt, .. } = &mut self.phase {
             *next_attempt = moment.now + wait;
         }
-        self.report(DownReason::LargeLost { least: least(self.overhead) });
+        self.report(DownReason::LargeLost { least: LEAST });
     }
 
     /// The search has nothing more to try.
