@@ -314,16 +314,9 @@ pub(crate) fn classes(direction: Direction, family: IpFamily) -> String {
 
 pub(crate) fn sets() -> Vec<SetSpec> {
     use Field::{Ipv4, Ipv6, Number};
-    let set = |name: String, key| SetSpec {
-        name,
-        key: vec![key],
-        value: None,
-        has_intervals: false,
-        has_counters: false,
-    };
-    let mut sets = vec![set(SWITCH.to_owned(), Number)];
+    let mut sets = vec![SetSpec::of(SWITCH, &[Number])];
     for (family, address) in FAMILIES.into_iter().zip([Ipv4, Ipv6]) {
-        sets.push(set(named("rejudge", family), address));
+        sets.push(SetSpec::of(named("rejudge", family), &[address]));
     }
     for bank in Bank::ALL {
         sets.extend(sets_of_bank().into_iter().map(|set| SetSpec { name: bank.own(&set.name), ..set }));
@@ -333,14 +326,7 @@ pub(crate) fn sets() -> Vec<SetSpec> {
 
 fn sets_of_bank() -> Vec<SetSpec> {
     use Field::{Ipv4, Ipv6, Number, Port, Protocol};
-    let set = |name: &str, key: &[Field]| SetSpec {
-        name: name.to_owned(),
-        key: key.to_vec(),
-        value: None,
-        has_intervals: false,
-        has_counters: false,
-    };
-    let map = |name: &str, key: &[Field]| SetSpec { value: Some(Number), ..set(name, key) };
+    let map = |name: &str, key: &[Field]| SetSpec { value: Some(Number), ..SetSpec::of(name, key) };
     let intervals = |name: &str, key: &[Field]| SetSpec { has_intervals: true, ..map(name, key) };
     let mut sets = Vec::new();
     for (family, address) in FAMILIES.into_iter().zip([Ipv4, Ipv6]) {
@@ -351,9 +337,9 @@ fn sets_of_bank() -> Vec<SetSpec> {
         }
     }
     sets.push(intervals("ranges", &[Protocol, Port]));
-    sets.push(set("allow_all", &[Number, Number, Number]));
-    sets.push(set("allow_protocol", &[Number, Number, Number, Protocol]));
-    sets.push(set("allow_port", &[Number, Number, Number, Protocol, Port]));
-    sets.push(set("allow_range", &[Number, Number, Number, Number]));
+    sets.push(SetSpec::of("allow_all", &[Number, Number, Number]));
+    sets.push(SetSpec::of("allow_protocol", &[Number, Number, Number, Protocol]));
+    sets.push(SetSpec::of("allow_port", &[Number, Number, Number, Protocol, Port]));
+    sets.push(SetSpec::of("allow_range", &[Number, Number, Number, Number]));
     sets
 }

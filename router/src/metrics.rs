@@ -177,24 +177,18 @@ impl Snapshot {
     /// What the kernel carried, by neighbour.
     fn kernel_path(&self, out: &mut Page<'_, '_>) -> std::fmt::Result {
         let carried = self.carried_by_peer();
-        let labels = |peer: &PeerName, way: &str| [("peer", peer.to_string()), ("direction", way.to_owned())];
-        let mut bytes = out.counter(
+        let bytes = carried.iter().map(|(peer, c)| (*peer, c.sent.bytes, c.received.bytes));
+        out.both_ways(
             "weave_fastdp_bytes",
             "Bytes of the kernel's tunnels, heartbeats included; headers of packets joined on the way count once",
+            bytes,
         )?;
-        for (peer, carried) in &carried {
-            bytes.put(&labels(peer, "sent"), carried.sent.bytes)?;
-            bytes.put(&labels(peer, "received"), carried.received.bytes)?;
-        }
-        let mut packets = out.counter(
+        let packets = carried.iter().map(|(peer, c)| (*peer, c.sent.packets, c.received.packets));
+        out.both_ways(
             "weave_fastdp_packets",
             "Packets of the kernel's tunnels, heartbeats included; those joined on the way count once",
-        )?;
-        for (peer, carried) in &carried {
-            packets.put(&labels(peer, "sent"), carried.sent.packets)?;
-            packets.put(&labels(peer, "received"), carried.received.packets)?;
-        }
-        Ok(())
+            packets,
+        )
     }
 
     /// Of those with whom nobody shares an address.
@@ -218,17 +212,11 @@ impl Snapshot {
     /// What went through the tunnel, and what was thrown away.
     fn data_plane(&self, out: &mut Page<'_, '_>) -> std::fmt::Result {
         let links = &self.report.data_plane.links;
-        let labels = |peer: String, way: &str| [("peer", peer), ("direction", way.to_owned())];
-        let mut bytes = out.counter("weave_sleeve_bytes", "Bytes of the tunnel's datagrams")?;
-        for link in links {
-            bytes.put(&labels(link.peer.to_string(), "sent"), link.counters.tx_bytes)?;
-            bytes.put(&labels(link.peer.to_string(), "received"), link.counters.rx_bytes)?;
-        }
-        let mut packets = out.counter("weave_sleeve_packets", "Datagrams of the tunnel")?;
-        for link in links {
-            packets.put(&labels(link.peer.to_string(), "sent"), link.counters.tx_packets)?;
-            packets.put(&labels(link.peer.to_string(), "received"), link.counters.rx_packets)?;
-        }
+        let bytes = links.iter().map(|link| (link.peer, link.counters.tx_bytes, link.counters.rx_bytes));
+        out.both_ways("weave_sleeve_bytes", "Bytes of the tunnel's datagrams", bytes)?;
+        let packets =
+            links.iter().map(|link| (link.peer, link.counters.tx_packets, link.counters.rx_packets));
+        out.both_ways("weave_sleeve_packets", "Datagrams of the tunnel", packets)?;
         out.count(
             "weave_sleeve_rekeys",
             "Times that a sending lane of the tunnel took a new key",
@@ -359,6 +347,22 @@ impl Page<'_, '_> {
     fn count(&mut self, name: &str, help: &str, value: u64) -> std::fmt::Result {
         let family = self.counter(name, help)?;
         ConstCounter::new(value).encode(family.0)
+    }
+
+    /// What was sent to each peer, and received from it.
+    fn both_ways(
+        &mut self,
+        name: &str,
+        help: &str,
+        counts: impl Iterator<Item = (PeerName, u64, u64)>,
+    ) -> std::fmt::Result {
+        let mut family = self.counter(name, help)?;
+        for (peer, sent, received) in counts {
+            for (direction, count) in [("sent", sent), ("received", received)] {
+                family.put(&[("peer", peer.to_string()), ("direction", direction.to_owned())], count)?;
+            }
+        }
+        Ok(())
     }
 
     /// Times by class: upper bounds, and how many fell into each class and into none.

@@ -549,7 +549,9 @@ fn strangers_cannot_send_frames_to_containers() -> Result<()> {
         hosts[0].run("nft flush ruleset")?;
         wait_until("the rules to come back", LIMIT, || {
             let rules = hosts[0].run("nft list ruleset")?;
-            Ok(Look::when(rules.contains("weave-fastdp"), || rules.clone()))
+            let tables = ["inet weave-fastdp", "inet weave", "bridge weave-ports"];
+            let are_back = tables.iter().all(|table| rules.contains(&format!("table {table} {{")));
+            Ok(Look::when(are_back && rules.contains("6783"), || rules.clone()))
         })?;
         await_all_pings(&lab, &attached)?;
         finish(routers)

@@ -99,12 +99,20 @@ pub fn forward_obstacles() -> anyhow::Result<Vec<String>> {
     }
 }
 
-/// What stands now of what [`apply`] made. Who compares it with what stood right after `apply` knows whether to do that again.
+/// What stands now of what [`apply`] made. Who asks later whether it [still does](still_stands) knows whether to apply again.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn standing() -> Result<Standing, HostError> {
     survey::standing(ruleset::TABLE)
+}
+
+/// Whether that still stands. Reads no rules unless a table of this namespace was changed since: a host may have tens of thousands.
+///
+/// # Errors
+/// What the kernel says.
+pub fn still_stands(stood: &mut Standing) -> Result<bool, HostError> {
+    survey::still_stands(ruleset::TABLE, stood)
 }
 
 /// Whether nf_tables can do NAT. Changes nothing.

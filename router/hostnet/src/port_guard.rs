@@ -184,21 +184,14 @@ fn link_local(Mac([a, b, c, d, e, f]): Mac) -> IpAddr {
 
 fn program() -> Program {
     use Field::{Ethernet, Interface, Ipv4, Ipv6};
-    let set = |name: &str, key: &[Field]| SetSpec {
-        name: name.to_owned(),
-        key: key.to_vec(),
-        value: None,
-        has_intervals: false,
-        has_counters: false,
-    };
     let chain = |name: &str, hook, rules| ChainSpec { name: name.to_owned(), hook, rules };
     Program {
         table: TABLE.to_owned(),
         sets: vec![
-            set(PORTS, &[Interface]),
-            set(STATIONS, &[Interface, Ethernet]),
-            set(SOURCES4, &[Interface, Ethernet, Ipv4]),
-            set(SOURCES6, &[Interface, Ethernet, Ipv6]),
+            SetSpec::of(PORTS, &[Interface]),
+            SetSpec::of(STATIONS, &[Interface, Ethernet]),
+            SetSpec::of(SOURCES4, &[Interface, Ethernet, Ipv4]),
+            SetSpec::of(SOURCES6, &[Interface, Ethernet, Ipv6]),
         ],
         chains: vec![
             chain("arp", None, arp()),

@@ -193,11 +193,8 @@ fn program(table: &str, is_shielded: bool) -> Program {
     let mut sets = vec![RECEIVED, SENT];
     sets.extend(is_shielded.then_some(CLEAR));
     let sets = sets.iter().flat_map(|names| names.iter().zip(families)).map(|(name, (_, field))| SetSpec {
-        name: (*name).to_owned(),
-        key: vec![field],
-        value: None,
-        has_intervals: false,
         has_counters: !CLEAR.contains(name),
+        ..SetSpec::of(*name, &[field])
     });
     let (mut input, mut output) = (Vec::new(), Vec::new());
     for (index, (family, _)) in families.into_iter().enumerate() {

@@ -112,9 +112,9 @@ impl Ops {
     /// Puts rules back that somebody flushed, and lets our packets past chains that were put up later, by a Docker that starts
     /// after us, for instance.
     pub(super) fn mend_rules(&self) {
-        let stood = self.standing().clone();
-        let (Some(stood), Ok(stands)) = (stood, nft::standing()) else { return };
-        if stood == stands {
+        let stands = self.standing().as_mut().map_or(Ok(true), nft::still_stands);
+        // What cannot be read now can be in a moment.
+        if stands.unwrap_or(true) {
             return;
         }
         let exposed = self.records().get(&ContainerId::expose()).cloned();

@@ -300,13 +300,8 @@ mod tests {
 
     #[test]
     fn items_are_elements_and_come_back() {
-        let spec = |key: &[Field], value, has_intervals| SetSpec {
-            name: "set".to_owned(),
-            key: key.to_vec(),
-            value,
-            has_intervals,
-            has_counters: false,
-        };
+        let spec =
+            |key: &[Field], value, has_intervals| SetSpec { value, has_intervals, ..SetSpec::of("set", key) };
         let address = |text: &str| Value::Address(text.parse().unwrap());
         let item = |key: Vec<Value>, last, value| Item { key, last, value };
         let cases = [
@@ -359,13 +354,7 @@ mod tests {
 
     #[test]
     fn many_elements_are_split_into_lists_that_fit_a_message() {
-        let set = SetSpec {
-            name: "set".to_owned(),
-            key: vec![Field::Ipv4],
-            value: None,
-            has_intervals: false,
-            has_counters: false,
-        };
+        let set = SetSpec::of("set", &[Field::Ipv4]);
         let item = |n: u32| Item {
             key: vec![Value::Address(IpAddr::from(n.to_be_bytes()))],
             last: None,

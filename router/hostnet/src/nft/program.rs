@@ -42,6 +42,14 @@ pub struct SetSpec {
     pub has_counters: bool,
 }
 
+impl SetSpec {
+    /// A set of keys of these parts, and nothing more.
+    #[must_use]
+    pub fn of(name: impl Into<String>, key: &[Field]) -> Self {
+        Self { name: name.into(), key: key.to_vec(), value: None, has_intervals: false, has_counters: false }
+    }
+}
+
 /// What a part of a key, or a value, is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {

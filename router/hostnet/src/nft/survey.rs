@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::{
     attribute,
+    program::Session,
     transaction::{dump, is},
 };
 use crate::{HostError, netlink::Answer};
@@ -67,8 +68,15 @@ pub(super) fn marked_rules() -> Result<Vec<MarkedRule>, HostError> {
 
 /// What of ours stands in the kernel, and what stands in our packets' way. It is another when somebody flushed rules of ours, or
 /// put up a chain that drops what is forwarded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Standing {
+    /// The last transaction before it was looked at.
+    generation: u32,
+    found: Found,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Found {
     /// The chain of each rule of ours, as `family table chain`, in order.
     chains_of_rules: Vec<String>,
     /// Chains of others that drop what is forwarded.
@@ -77,6 +85,25 @@ pub struct Standing {
 
 /// Looks at what stands; `table` of family `inet` is ours.
 pub(super) fn standing(table: &str) -> Result<Standing, HostError> {
+    // First: what is changed while we read is a reason to read again.
+    let generation = Session::open()?.generation()?;
+    Ok(Standing { generation, found: look(table)? })
+}
+
+/// Whether that stands still.
+pub(super) fn still_stands(table: &str, stood: &mut Standing) -> Result<bool, HostError> {
+    let generation = Session::open()?.generation()?;
+    if generation == stood.generation {
+        return Ok(true);
+    }
+    let is_same = look(table)? == stood.found;
+    if is_same {
+        stood.generation = generation;
+    }
+    Ok(is_same)
+}
+
+fn look(table: &str) -> Result<Found, HostError> {
     let rules = dump(GET_RULE)?;
     let rules = rules.iter().filter(|answer| is(answer, NEW_RULE));
     let mut chains_of_rules: Vec<String> = rules
@@ -89,7 +116,7 @@ pub(super) fn standing(table: &str) -> Result<Standing, HostError> {
     chains_of_rules.sort();
     let mut obstacles: Vec<String> = obstacles()?.iter().map(ToString::to_string).collect();
     obstacles.sort();
-    Ok(Standing { chains_of_rules, obstacles })
+    Ok(Found { chains_of_rules, obstacles })
 }
 
 fn read_rule_s_chain(answer: &Answer) -> Option<Chain> {

@@ -51,13 +51,7 @@ mod tests {
 
     #[test]
     fn an_element_tells_what_it_was_found_for() {
-        let set = SetSpec {
-            name: "set".to_owned(),
-            key: vec![Field::Port],
-            value: None,
-            has_intervals: false,
-            has_counters: true,
-        };
+        let set = SetSpec { has_counters: true, ..SetSpec::of("set", &[Field::Port]) };
         let number = |number: u64| number.to_be_bytes();
         let counter = Attributes::default().bytes(1, &number(4_000)).bytes(2, &number(3));
         let key = Attributes::default().bytes(1, &[0, 53]);
