@@ -12,8 +12,9 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     fs,
+    io::{BufRead as _, BufReader, Read},
     path::Path,
-    process::{Command, ExitStatus},
+    process::{Command, ExitStatus, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -32,6 +33,9 @@ const WAYS: [&[&str]; 2] = [&[], &["--user", "--map-root-user"]];
 /// Namespaces besides the user namespace, and the ties that make them end with us.
 const NAMESPACES: [&str; 7] =
     ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private"];
+
+/// Lines of a reason that are kept.
+const MOST_LINES: usize = 40;
 
 /// Where [`enter`] returned.
 #[derive(Debug)]
@@ -63,17 +67,55 @@ pub fn enter<S: AsRef<OsStr>>(arguments: &[S]) -> Result<Place> {
         prepare()?;
         return Ok(Place::Inside);
     }
+    Ok(Place::Outside(outside(arguments)?.status().context("cannot run sh")?))
+}
+
+/// Like [`enter`], and returns also what the inner run said about why it failed, if it did.
+///
+/// # Errors
+/// As those of [`enter`].
+pub fn enter_heard<S: AsRef<OsStr>>(arguments: &[S]) -> Result<(Place, String)> {
+    if is_inside() {
+        return Ok((enter(arguments)?, String::new()));
+    }
+    let mut inner = outside(arguments)?.stderr(Stdio::piped()).spawn().context("cannot run sh")?;
+    let said = inner.stderr.take().map_or_else(|| Ok(String::new()), pass_on)?;
+    Ok((Place::Outside(inner.wait()?), said))
+}
+
+/// The command that runs this program again in a sandbox.
+fn outside<S: AsRef<OsStr>>(arguments: &[S]) -> Result<Command> {
     let program = env::current_exe().context("cannot find this program's own file")?;
-    let status = Command::new("sh")
+    let mut command = Command::new("sh");
+    command
         .args(["-c", &format!("{MARK}=$$ exec setpriv --pdeathsig KILL unshare \"$@\""), "sh"])
         .args(permitted_way()?)
         .args(NAMESPACES)
         .arg("--")
         .arg(program)
-        .args(arguments)
-        .status()
-        .context("cannot run sh")?;
-    Ok(Place::Outside(status))
+        .args(arguments);
+    Ok(command)
+}
+
+/// Writes what is read to stderr as it comes, and returns of it what tells why a run failed: from the last error or panic
+/// to the stack that follows it.
+fn pass_on(from: impl Read) -> std::io::Result<String> {
+    let mut reason = Vec::new();
+    let mut is_reason = false;
+    for line in BufReader::new(from).split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        complain(&line)?;
+        if line.starts_with("Error: ") || line.contains("panicked at") {
+            reason.clear();
+            is_reason = true;
+        } else if line.starts_with("Stack backtrace:") || line.starts_with("stack backtrace:") {
+            is_reason = false;
+        }
+        if is_reason && reason.len() < MOST_LINES {
+            reason.push(line);
+        }
+    }
+    Ok(reason.join("\n").trim_end().to_owned())
 }
 
 /// The flags with which this machine lets us make a network of our own.
@@ -137,4 +179,18 @@ pub fn shell(keeper: u32, name: &str, command: &[OsString]) -> Result<Command> {
 pub fn complain(line: &str) -> std::io::Result<()> {
     use std::io::Write as _;
     writeln!(std::io::stderr(), "{line}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_the_last_error_without_its_stack() -> std::io::Result<()> {
+        let said =
+            "a log\nError: first\nStack backtrace:\n  0: here\nthread 'x' panicked at y:1:\nno\n\nnote: z\n";
+        assert_eq!(pass_on(said.as_bytes())?, "thread 'x' panicked at y:1:\nno\n\nnote: z");
+        assert_eq!(pass_on(&b"nothing\n"[..])?, "");
+        Ok(())
+    }
 }

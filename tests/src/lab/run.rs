@@ -40,10 +40,12 @@ pub fn execute<T>(name: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
 /// # Errors
 /// Whatever `body` fails with, and when there can be no sandbox: a test that cannot run does not pass.
 pub fn in_sandbox(test: &str, body: impl FnOnce() -> Result<()>) -> Result<()> {
-    match sandbox::enter(&["--exact", test, "--include-ignored", "--nocapture", "--test-threads=1"])? {
-        Place::Inside => execute(test, body),
-        Place::Outside(status) if status.success() => Ok(()),
-        Place::Outside(status) => bail!("{test} failed inside its sandbox ({status}); its output is above"),
+    match sandbox::enter_heard(&["--exact", test, "--include-ignored", "--nocapture", "--test-threads=1"])? {
+        (Place::Inside, _) => execute(test, body),
+        (Place::Outside(status), _) if status.success() => Ok(()),
+        (Place::Outside(status), why) => {
+            bail!("{test} failed inside its sandbox ({status}); its output is above\n{why}")
+        }
     }
 }
 
