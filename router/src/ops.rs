@@ -5,6 +5,7 @@
 
 mod attach;
 mod commands;
+mod dns;
 mod endpoint;
 mod expose;
 mod guard;
@@ -60,6 +61,7 @@ pub(crate) struct Ops {
     ending: Notify,
     /// What is attached here, as the store has it.
     records: StdMutex<BTreeMap<ContainerId, Record>>,
+    by_hand: dns::ByHand,
     /// Host operations run one at a time: two on one container would undo each other's work.
     exclusive: Mutex<()>,
 }
@@ -103,6 +105,7 @@ impl Ops {
             standing: StdMutex::default(),
             ending,
             records,
+            by_hand: dns::ByHand::default(),
             exclusive,
         }
     }

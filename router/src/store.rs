@@ -1,4 +1,4 @@
-//! What must survive a restart, in sled: identity, ring, allocations, attachments, targets.
+//! What must survive a restart, in sled: identity, ring, allocations, attachments, names given by hand, targets.
 //!
 //! A write is durable when [`Store::write`] returns: sled's log has been flushed to disk. Keys are grouped by a
 //! short prefix, so that each core restores its own part and knows nothing of the others.
@@ -22,6 +22,8 @@ pub(crate) enum Part {
     Ipam,
     /// Containers that are attached.
     Attachment,
+    /// Names that were given or taken away by hand.
+    Name,
     /// Identity, incarnation and the like: one value per name.
     Router,
 }
@@ -31,6 +33,7 @@ impl Part {
         match self {
             Self::Ipam => b"i/",
             Self::Attachment => b"a/",
+            Self::Name => b"n/",
             Self::Router => b"r/",
         }
     }

@@ -308,6 +308,70 @@ fn names_can_be_given_and_taken_by_hand() -> Result<()> {
 
 #[test]
 #[ignore = "needs network namespaces: run with cargo xtask test"]
+fn what_was_said_of_names_by_hand_outlives_the_router_and_ends_with_its_container() -> Result<()> {
+    play("what_was_said_of_names_by_hand_outlives_the_router_and_ends_with_its_container", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 2] = hosts(&mut lab)?;
+        let mut routers = routers(programs, &hosts, &[])?;
+        await_mesh(&routers, 1)?;
+        let far = &hosts[1];
+        let ask = |name: &str| format!("@127.0.0.1 {name}.weave.local. A");
+        let one = attach(&routers[0], "c1", "--name born --name kept")?;
+        let two = attach(&routers[0], "c2", "")?;
+        let at_one = one.address().to_string();
+        let near = &routers[0];
+        near.tell(&format!("dns-add {} -h given", one.id))?;
+        near.tell(&format!("dns-add {} -h shop --service http/tcp:8080", two.id))?;
+        near.tell("dns-add 192.0.2.80 -h printer")?;
+        near.tell("dns-add 192.0.2.81 -h scanner")?;
+        near.tell("dns-remove -h scanner")?;
+        near.tell(&format!("dns-remove {} -h born", one.id))?;
+        let shop = "@127.0.0.1 _http._tcp.shop.weave.local. SRV";
+        let as_said = || -> Result<()> {
+            await_answer(far, &ask("given"), &[&at_one])?;
+            await_answer(far, &ask("kept"), &[&at_one])?;
+            await_answer(far, &ask("printer"), &["192.0.2.80"])?;
+            await_answer(far, shop, &["0 0 8080 shop.weave.local."])?;
+            await_answer(far, &ask("scanner"), &[])?;
+            await_answer(far, &ask("born"), &[])
+        };
+        as_said()?;
+        routers[0].kill()?;
+        await_answer(far, &ask("kept"), &[])?;
+        routers[0].restart()?;
+        routers[0].await_ready()?;
+        as_said()?;
+        // Another address does not bring a name back, and giving it again does.
+        let netns = one.container.netns().display().to_string();
+        let second = routers[0].tell(&format!("attach ip:10.2.9.5/24 --netns {netns} {}", one.id))?;
+        ensure!(second.contains("10.2.9.5"), "{second}");
+        await_answer(far, &ask("kept"), &[&at_one, "10.2.9.5"])?;
+        await_answer(far, &ask("given"), &[&at_one])?;
+        await_answer(far, &ask("born"), &[])?;
+        routers[0].tell(&format!("attach --netns {netns} --name born {}", one.id))?;
+        await_answer(far, &ask("born"), &[&at_one, "10.2.9.5"])?;
+        // Of one address only.
+        routers[0].tell(&format!("dns-remove {} 10.2.9.5 -h kept", one.id))?;
+        await_answer(far, &ask("kept"), &[&at_one])?;
+        // Those of a container go with it, while the router runs and while it does not.
+        routers[0].tell(&format!("detach {}", two.id))?;
+        await_answer(far, shop, &[])?;
+        routers[0].tell(&format!("detach {}", one.id))?;
+        await_answer(far, &ask("given"), &[])?;
+        routers[0].kill()?;
+        routers[0].restart()?;
+        routers[0].await_ready()?;
+        await_answer(far, &ask("printer"), &["192.0.2.80"])?;
+        let known = routers[0].tell("status dns")?;
+        for gone in ["given", "shop", "born", "kept", "scanner"] {
+            ensure!(!known.contains(gone), "{known}");
+        }
+        finish(routers)
+    })
+}
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
 fn without_a_name_server_nothing_listens_and_whoever_wants_a_name_is_told_why() -> Result<()> {
     play("without_a_name_server_nothing_listens_and_whoever_wants_a_name_is_told_why", |programs| {
         let mut lab = lab()?;

@@ -114,8 +114,7 @@ impl Names {
         address: IpAddr,
         service: Option<Service>,
     ) -> Result<FactChange, NameError> {
-        let hostname = self.domain().complete(name)?;
-        let change = Record { hostname, container: container.clone(), address, service }.published();
+        let change = self.record(container, name, address, service)?.published();
         let own = self.records_by_key_by_peer.get(&self.local);
         match own.filter(|own| own.len() >= MAX_RECORDS_PER_PEER && !own.contains_key(&change.key)) {
             Some(own) => Err(NameError::TooMany(own.len())),
@@ -123,9 +122,29 @@ impl Names {
         }
     }
 
+    /// The record that such a name would have.
+    ///
+    /// # Errors
+    /// When the name is malformed or outside the domain.
+    pub fn record(
+        &self,
+        container: &ContainerId,
+        name: &str,
+        address: IpAddr,
+        service: Option<Service>,
+    ) -> Result<Record, NameError> {
+        Ok(Record { hostname: self.domain().complete(name)?, container: container.clone(), address, service })
+    }
+
     /// The facts that take our own records back which match the filter.
     #[must_use]
     pub fn remove(&self, filter: &RemoveFilter) -> Vec<FactChange> {
+        self.matching(filter).into_iter().map(Record::withdrawn).collect()
+    }
+
+    /// Our own records that match the filter, in a stable order.
+    #[must_use]
+    pub fn matching(&self, filter: &RemoveFilter) -> Vec<&Record> {
         let RemoveFilter { container, address, name } = filter;
         let name = match name.as_ref().map(|name| self.domain().complete(name)) {
             Some(Err(_)) => return Vec::new(),
@@ -138,7 +157,7 @@ impl Names {
                 && address.is_none_or(|a| a == record.address)
                 && name.as_ref().is_none_or(|n| *n == record.hostname)
         };
-        self.own().filter(is_wanted).map(Record::withdrawn).collect()
+        self.own().filter(is_wanted).collect()
     }
 
     /// Our own records, in a stable order.

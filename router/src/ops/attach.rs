@@ -1,6 +1,7 @@
 //! Attach and detach.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -14,7 +15,7 @@ use weave_model::{AddressSpec, ContainerId, Interface};
 use weave_names::RemoveFilter;
 use weave_node::Attachment;
 
-use super::{Obtained, Ops, Record, host_error, pod::Paths, stopping};
+use super::{Obtained, Ops, Record, dns, host_error, pod::Paths, stopping};
 use crate::store::{Change, Part};
 
 /// Where `ip netns add` puts namespaces; a container id may be the name of one.
@@ -63,6 +64,7 @@ impl Ops {
             }
         };
         let names = if request.without_dns { Vec::new() } else { std::mem::take(&mut request.names) };
+        let claimed = names.clone();
         let record = self.record_for(&container, &netns, &attached, names, &request.options);
         let made = async {
             let made = self.equip(&record, paths, request.options.hairpin).await?;
@@ -78,6 +80,7 @@ impl Ops {
             }
         };
         obtained.settle();
+        self.claim_names(&container, claimed).await?;
         self.announce(&record).await?;
         tracing::info!(%container, addresses = ?record.addresses, "attached");
         Ok(AttachResponse {
@@ -209,18 +212,12 @@ impl Ops {
     /// Tells the mesh where the container is and what it is called.
     pub(super) async fn announce(&self, record: &Record) -> Result<(), ApiError> {
         let record = record.clone();
+        let removed = self.by_hand.removed(record.holder());
         self.engine
             .run(move |engine, now| {
                 let addresses: Vec<_> =
                     record.addresses.iter().map(|interface| interface.address()).collect();
-                for (name, address) in
-                    record.names.iter().flat_map(|name| addresses.iter().map(move |address| (name, *address)))
-                {
-                    // Checked before anything was done; a name that was valid then still is.
-                    if let Err(error) = engine.node.add_name(record.holder(), name, address, now) {
-                        tracing::warn!(name, %error, "a name was not registered");
-                    }
-                }
+                dns::give_names(engine, &record, &removed, now);
                 let attachment = Attachment { container: record.holder().clone(), addresses };
                 engine.node.attach(record.mac, &attachment, now);
             })
@@ -291,8 +288,9 @@ impl Ops {
         container: &ContainerId,
         addresses: &[Interface],
     ) -> Result<(), ApiError> {
+        let addresses: BTreeSet<_> = addresses.iter().map(|interface| interface.address()).collect();
+        self.forget_names(container, &addresses).await?;
         let container = container.clone();
-        let addresses: Vec<_> = addresses.iter().map(|interface| interface.address()).collect();
         self.engine
             .run(move |engine, now| {
                 for address in addresses {

@@ -4,18 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use weave_api::{
-    AddressesResponse, AllocateRequest, ApiError, Call as _, ClaimRequest, ConnectRequest, DnsAddRequest,
-    DnsLookupRequest, DnsLookupResponse, DnsRemoveRequest, DnsResponse, ErrorCode, ForgetRequest,
-    FreeRequest, ListResponse, LogLevelRequest, LogLevelResponse, LookupRequest, PrimeRequest, PrimeResponse,
-    PsRequest, PsResponse, ReadyResponse, Report, RmpeerRequest, RmpeerResponse, TakenOver, TargetsResponse,
+    AddressesResponse, AllocateRequest, ApiError, Call as _, ClaimRequest, ConnectRequest, DnsLookupRequest,
+    DnsLookupResponse, ErrorCode, ForgetRequest, FreeRequest, ListResponse, LogLevelRequest,
+    LogLevelResponse, LookupRequest, PrimeRequest, PrimeResponse, PsRequest, PsResponse, ReadyResponse,
+    Report, RmpeerRequest, RmpeerResponse, TakenOver, TargetsResponse,
 };
 use weave_control::{Command, Reply as Answer};
 use weave_ipam::Reply;
 use weave_mesh::Target;
 use weave_model::{AddressSpec, ContainerId, PeerName};
-use weave_names::{RemoveFilter, Service};
 
-use super::{Ops, Record, stopping};
+use super::{Ops, stopping};
 use crate::{app, identity, report};
 
 impl Ops {
@@ -218,66 +217,6 @@ impl Ops {
         Ok(PsResponse { containers })
     }
 
-    async fn dns_add(&self, request: DnsAddRequest) -> Result<DnsResponse, ApiError> {
-        self.need_dns()?;
-        let container = request.container.clone().unwrap_or_else(ContainerId::external);
-        let addresses = match (&request.container, request.addresses.as_slice()) {
-            (Some(container), []) => {
-                let is_theirs =
-                    |record: &&Record| record.holder() == container || record.container == *container;
-                let records = self.attached();
-                let held = records.iter().filter(is_theirs).flat_map(|record| &record.addresses);
-                held.map(|interface| interface.address()).collect()
-            }
-            (_, given) => given.to_vec(),
-        };
-        let Some(name) = request.fqdn else {
-            return Err(ApiError::new(ErrorCode::BadRequest, "no name is given").with_hint("add -h NAME"));
-        };
-        if addresses.is_empty() {
-            let message = format!("container {container} has no address here to give the name {name}");
-            return Err(ApiError::new(ErrorCode::NotFound, message)
-                .with_hint("attach it first, or name the addresses"));
-        }
-        let service = request.service.as_deref().map(str::parse::<Service>).transpose();
-        let service = service.map_err(|error| ApiError::new(ErrorCode::BadRequest, error.to_string()))?;
-        let entries = addresses.len() as u64;
-        self.engine
-            .run(move |engine, now| {
-                addresses.iter().try_for_each(|address| {
-                    engine.node.add_service(&container, &name, *address, service.clone(), now)
-                })
-            })
-            .await
-            .map_err(stopping)?
-            .map_err(|error| ApiError::new(ErrorCode::BadRequest, error.to_string()))?;
-        Ok(DnsResponse { entries })
-    }
-
-    async fn dns_remove(&self, request: DnsRemoveRequest) -> Result<DnsResponse, ApiError> {
-        self.need_dns()?;
-        if request.container.is_none() && request.addresses.is_empty() && request.fqdn.is_none() {
-            return Err(ApiError::new(ErrorCode::BadRequest, "nothing says which names are to go")
-                .with_hint("give a container, addresses, or -h NAME"));
-        }
-        let entries = self
-            .engine
-            .run(move |engine, now| {
-                let filter = |address| RemoveFilter {
-                    container: request.container.clone(),
-                    name: request.fqdn.clone(),
-                    address,
-                };
-                match request.addresses.as_slice() {
-                    [] => engine.node.remove_names(&filter(None), now),
-                    some => some.iter().map(|a| engine.node.remove_names(&filter(Some(*a)), now)).sum(),
-                }
-            })
-            .await
-            .map_err(stopping)?;
-        Ok(DnsResponse { entries: entries as u64 })
-    }
-
     async fn dns_lookup(&self, request: DnsLookupRequest) -> Result<DnsLookupResponse, ApiError> {
         self.need_dns()?;
         let found = self
@@ -322,10 +261,6 @@ impl Ops {
         } else {
             Err(ApiError::disabled("address allocation", "--ipalloc-range \"\""))
         }
-    }
-
-    fn need_dns(&self) -> Result<(), ApiError> {
-        if self.facts.has_dns() { Ok(()) } else { Err(ApiError::disabled("the name service", "--no-dns")) }
     }
 }
 

@@ -166,6 +166,8 @@ impl Ops {
             return Ok(shown(&record));
         }
         self.withdraw_lost_names(&before, &record).await?;
+        let is_new = |name: &&String| !before.names.contains(name);
+        self.claim_names(record.holder(), record.names.iter().filter(is_new).cloned().collect()).await?;
         self.keep(&record).await?;
         self.announce(&record).await?;
         Ok(shown(&record))

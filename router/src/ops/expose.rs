@@ -53,6 +53,7 @@ impl Ops {
             return Err(error);
         }
         obtained.settle();
+        self.claim_names(&container, request.fqdn.into_iter().collect()).await?;
         self.announce(&record).await?;
         let addresses = std::mem::take(&mut obtained.all);
         tracing::info!(?addresses, "exposed");

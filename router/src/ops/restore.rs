@@ -16,6 +16,7 @@ impl Ops {
     /// Takes up the containers that are still there, and releases those that went while we were away.
     pub(crate) async fn restore(&self) -> anyhow::Result<()> {
         let stored = self.store.read_all(Part::Attachment)?;
+        self.recall_names()?;
         let present = self.present().await?;
         for (key, value) in stored {
             let record = Record::decode(&value).with_context(|| {
@@ -30,6 +31,7 @@ impl Ops {
                 self.release(&record).await;
             }
         }
+        self.restore_names().await.map_err(anyhow::Error::from)?;
         self.guard_ports();
         if !self.records().contains_key(&ContainerId::expose()) {
             self.masquerade(None).map_err(anyhow::Error::from)?;
@@ -102,6 +104,7 @@ impl Ops {
         let going = going.unwrap_or_default();
         let withdrawn = async {
             self.withdraw_names(record.holder(), &record.addresses).await?;
+            self.withdraw_last_names(record).await?;
             self.engine.run(move |engine, now| engine.node.detach(mac, now)).await.map_err(stopping)?;
             self.forget_record(container).await
         };
