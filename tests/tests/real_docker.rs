@@ -356,6 +356,9 @@ fn a_launch_is_all_that_docker_needs_and_a_reset_leaves_it_as_it_was() -> Result
         await_ping(&engine, "one", &plain)?;
         weave(programs, &host, "dns-remove plain")?;
         ensure!(weave(programs, &host, "detach plain")? == plain);
+        // What Docker put on the network is not ours to take off.
+        let told = weave(programs, &host, "detach one").err().context("`weave detach one` went through")?;
+        ensure!(format!("{told:#}").contains("docker network disconnect"), "{told:#}");
         // Somebody's hand on the packet filter.
         host.run("iptables -F DOCKER-USER")?;
         wait_until("the packet filter to let the bridge's frames pass again", LIMIT, || {

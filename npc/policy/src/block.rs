@@ -106,7 +106,7 @@ impl Block {
 }
 
 /// A set of addresses of one family. Equal sets compare equal.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Intervals {
     pub(crate) family: Family,
     pub(crate) parts: Vec<(u128, u128)>,

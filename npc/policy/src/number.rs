@@ -1,7 +1,7 @@
 //! Maps from numbers that we gave ourselves, to look things up only: their order means nothing.
 //!
-//! Nobody outside chooses such numbers, so nobody can make them collide. Texts, which anybody may choose, are kept in a
-//! tree.
+//! Nobody who writes policies chooses such numbers, so nobody can make them collide: we count them up, or the network gives
+//! them, as the addresses of pods. Texts and blocks of addresses, which anybody may choose, are kept in trees.
 
 use std::{
     collections::HashMap,

@@ -230,6 +230,9 @@ impl Ops {
         let container = request.container.container_id()?;
         let _exclusive = self.exclusive.lock().await;
         let record = self.records().get(&container).cloned();
+        if record.is_none() {
+            self.refuse_the_engines(&container)?;
+        }
         let netns = match (&record, request.container.netns_path()) {
             (_, Some(path)) => path,
             (Some(record), None) => record.netns.clone(),
@@ -261,6 +264,17 @@ impl Ops {
         self.give_back(&container, &removed).await;
         tracing::info!(%container, ?removed, "detached");
         Ok(AddressesResponse { container, addresses: removed })
+    }
+
+    /// What an engine put on the network, the engine takes off it.
+    fn refuse_the_engines(&self, container: &ContainerId) -> Result<(), ApiError> {
+        let is_theirs = |record: &&Record| record.endpoint.is_some() && record.holder() == container;
+        if self.attached().iter().any(|record| is_theirs(&record)) {
+            let message = format!("container {container} was put on the network by its engine, not by attach");
+            return Err(ApiError::new(ErrorCode::Conflict, message)
+                .with_hint("take it off with `docker network disconnect NETWORK CONTAINER`"));
+        }
+        Ok(())
     }
 
     /// Brings record, names and facts in line after addresses went.

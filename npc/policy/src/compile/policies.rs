@@ -190,11 +190,11 @@ fn add_rule(
         match peer {
             Peer::Pods { namespaces, pods } => {
                 let query = Query::new(&policy.id.namespace, namespaces.as_ref(), pods, texts);
-                let term = hold(Term::Pods(query), texts);
+                let term = hold(Term::Pods(query.into()), texts);
                 allow(term, &numbered);
                 allow(term, &named);
             }
-            Peer::Block(block) => allow(hold(Term::Block(block.intervals()), texts), &numbered),
+            Peer::Block(block) => allow(hold(Term::Block(block.intervals().into()), texts), &numbered),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What rules in force say about peers: each thing once, with a number, counted by its users.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     Protocol,
@@ -23,12 +23,12 @@ impl TermId {
 }
 
 /// A set of peers. Holds its texts until they are released.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 pub(super) enum Term {
     /// Pods by labels.
-    Pods(Query),
+    Pods(Arc<Query>),
     /// Addresses in a block.
-    Block(Intervals),
+    Block(Arc<Intervals>),
     /// Pods that declare a port of this name and protocol.
     Serving(Text, Protocol),
 }
@@ -44,47 +44,82 @@ impl Term {
     }
 }
 
+/// The number of each term.
+#[derive(Debug, Default)]
+struct Ids {
+    pods: ByNumber<Arc<Query>, TermId>,
+    blocks: BTreeMap<Arc<Intervals>, TermId>,
+    serving: ByNumber<(Text, Protocol), TermId>,
+}
+
+impl Ids {
+    fn get(&self, term: &Term) -> Option<TermId> {
+        let id = match term {
+            Term::Pods(query) => self.pods.get(query),
+            Term::Block(block) => self.blocks.get(block),
+            Term::Serving(name, protocol) => self.serving.get(&(*name, *protocol)),
+        };
+        id.copied()
+    }
+
+    fn insert(&mut self, term: &Term, id: TermId) {
+        match term {
+            Term::Pods(query) => self.pods.insert(query.clone(), id),
+            Term::Block(block) => self.blocks.insert(block.clone(), id),
+            Term::Serving(name, protocol) => self.serving.insert((*name, *protocol), id),
+        };
+    }
+
+    fn remove(&mut self, term: &Term) {
+        match term {
+            Term::Pods(query) => self.pods.remove(query),
+            Term::Block(block) => self.blocks.remove(block),
+            Term::Serving(name, protocol) => self.serving.remove(&(*name, *protocol)),
+        };
+    }
+}
+
 /// The terms in use.
 #[derive(Debug, Default)]
 pub(super) struct Terms {
     last: u32,
-    id_by_term: ByNumber<Arc<Term>, TermId>,
-    entries: ByNumber<TermId, (Arc<Term>, usize)>,
+    ids: Ids,
+    entries: ByNumber<TermId, (Term, usize)>,
     queries: QueryIndex<TermId>,
 }
 
 impl Terms {
     /// Counts one more user. The term comes along if this is the first.
-    pub(super) fn acquire(&mut self, term: Term, texts: &mut Texts) -> (TermId, Option<Arc<Term>>) {
-        if let Some(id) = self.id_by_term.get(&term) {
-            if let Some((_, users)) = self.entries.get_mut(id) {
+    pub(super) fn acquire(&mut self, term: Term, texts: &mut Texts) -> (TermId, Option<Term>) {
+        if let Some(id) = self.ids.get(&term) {
+            if let Some((_, users)) = self.entries.get_mut(&id) {
                 *users += 1;
             }
             term.release(texts);
-            return (*id, None);
+            return (id, None);
         }
         self.last += 1;
-        let (id, term) = (TermId(self.last), Arc::new(term));
-        if let Term::Pods(query) = &*term {
+        let id = TermId(self.last);
+        if let Term::Pods(query) = &term {
             self.queries.insert(id, query);
         }
-        self.id_by_term.insert(term.clone(), id);
+        self.ids.insert(&term, id);
         self.entries.insert(id, (term.clone(), 1));
         (id, Some(term))
     }
 
     /// Counts one user less. The term comes back if that was the last; its texts have to be released.
-    pub(super) fn release(&mut self, id: TermId) -> Option<Arc<Term>> {
+    pub(super) fn release(&mut self, id: TermId) -> Option<Term> {
         let (_, users) = self.entries.get_mut(&id)?;
         *users -= 1;
         if *users > 0 {
             return None;
         }
         let (term, _) = self.entries.remove(&id)?;
-        if let Term::Pods(query) = &*term {
+        if let Term::Pods(query) = &term {
             self.queries.remove(id, query);
         }
-        self.id_by_term.remove(&term);
+        self.ids.remove(&term);
         Some(term)
     }
 
@@ -94,14 +129,14 @@ impl Terms {
 
     /// The term for pods that declare this port, if a rule asks for it.
     pub(super) fn serving(&self, name: Text, protocol: Protocol) -> Option<TermId> {
-        self.id_by_term.get(&Term::Serving(name, protocol)).copied()
+        self.ids.serving.get(&(name, protocol)).copied()
     }
 
     /// The terms whose selectors the pod answers to, in order.
     pub(super) fn of_pod(&self, pod: &Description, namespace: Option<&[Label]>) -> Vec<TermId> {
         let mut found = self.queries.candidates(pod, namespace);
         found.retain(|id| {
-            let term = self.entries.get(id).map(|(term, _)| &**term);
+            let term = self.entries.get(id).map(|(term, _)| term);
             matches!(term, Some(Term::Pods(query)) if query.matches(pod, namespace))
         });
         found
