@@ -441,7 +441,10 @@ fn a_router_that_dies_early_is_quoted_and_its_code_passed_on() {
         "{}",
         answer.err
     );
-    answer.fails(8, "with code 8: the store is damaged, or belongs to another router; its log is");
+    answer.fails(
+        8,
+        "with code 8: the store is damaged, cannot be written, or belongs to another router; its log is",
+    );
     assert!(!host.run_dir().join("weaver.pid").exists());
     host.launch(&host.weaver("exit 0"), "").fails(2, "ended before it was ready, without an error");
     host.launch(&host.weaver("kill -9 $$"), "").fails(2, "by signal 9");

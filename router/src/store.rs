@@ -3,7 +3,10 @@
 //! A write is durable when [`Store::write`] returns: sled's log has been flushed to disk. Keys are grouped by a
 //! short prefix, so that each core restores its own part and knows nothing of the others.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 
@@ -55,6 +58,7 @@ pub(crate) struct Change {
 #[derive(Clone)]
 pub(crate) struct Store {
     db: sled::Db,
+    path: Arc<Path>,
 }
 
 impl Store {
@@ -75,7 +79,7 @@ impl Store {
             .open()
             .map_err(|error| explain_open(&path, &error))?;
         restrict(&path)?;
-        let store = Self { db };
+        let store = Self { db, path: path.as_path().into() };
         store.check_format(&path, existed)?;
         Ok(store)
     }
@@ -118,9 +122,8 @@ impl Store {
                 None => batch.remove(key),
             }
         }
-        self.db.apply_batch(batch).context("cannot write to the store")?;
-        self.db.flush().context("cannot flush the store to disk")?;
-        Ok(())
+        let written = self.db.apply_batch(batch).and_then(|()| self.db.flush());
+        written.map(drop).map_err(|error| explain_write(&self.path, &error))
     }
 
     /// All pairs of one part, keys without the prefix.
@@ -195,6 +198,9 @@ fn explain_open(path: &Path, error: &sled::Error) -> anyhow::Error {
         );
         return Fatal::error(Exit::Conflict, message);
     }
+    if let Some(full) = full_disk(path, error) {
+        return full;
+    }
     if let sled::Error::Io(io) = error
         && io.kind() == std::io::ErrorKind::PermissionDenied
     {
@@ -209,6 +215,25 @@ fn explain_open(path: &Path, error: &sled::Error) -> anyhow::Error {
             path.display()
         ),
     )
+}
+
+fn explain_write(path: &Path, error: &sled::Error) -> anyhow::Error {
+    full_disk(path, error).unwrap_or_else(|| {
+        Fatal::error(Exit::Store, format!("the store {} cannot be written ({error})", path.display()))
+    })
+}
+
+/// What is to be said if an error comes of a full disk. sled tells some of these by their text alone.
+fn full_disk(path: &Path, error: &sled::Error) -> Option<anyhow::Error> {
+    let sled::Error::Io(io) = error else { return None };
+    let is_full = io.kind() == std::io::ErrorKind::StorageFull || io.to_string().contains("os error 28");
+    is_full.then(|| {
+        let path = path.display();
+        let message = format!(
+            "the disk is full that the store {path} is on; make room there and start the router again"
+        );
+        Fatal::error(Exit::Store, message)
+    })
 }
 
 #[cfg(test)]

@@ -215,6 +215,20 @@ impl<'h> Router<'h> {
         self.process.take().context("the router does not run")?.kill()
     }
 
+    /// Waits until it ends by itself.
+    ///
+    /// # Errors
+    /// When it does not run, or does not end in ten seconds.
+    pub fn await_end(&mut self) -> Result<std::process::ExitStatus> {
+        let what = format!("the router of {} to end", self.host.name());
+        let process = self.process.as_mut().context("the router does not run")?;
+        let ended = wait_until(&what, Duration::from_secs(10), || {
+            Ok(process.ended()?.map_or_else(|| Look::NotYet("it runs".to_owned()), Look::Found))
+        })?;
+        self.process = None;
+        Ok(ended.0)
+    }
+
     /// Ends it with SIGTERM and waits.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use weave_api::Exit;
 use weave_tests::{
     lab::Host,
     product::{Programs, Router},
-    scene::{attach, finish, hosts, lab, play, settings},
+    scene::{attach, await_all_pings, finish, hosts, lab, play, settings},
     tool,
 };
 
@@ -227,6 +227,55 @@ fn a_store_that_is_not_this_routers_is_refused_and_left_as_it_is() -> Result<()>
         // The real one is as it was.
         router.restart()?;
         router.await_ready()?;
+        finish(vec![router])
+    })
+}
+
+#[test]
+#[ignore = "needs network namespaces: run with cargo xtask test"]
+fn a_full_disk_ends_the_router_with_words_and_nothing_is_given_twice_or_lost() -> Result<()> {
+    play("a_full_disk_ends_the_router_with_words_and_nothing_is_given_twice_or_lost", |programs| {
+        let mut lab = lab()?;
+        let hosts: [Host; 1] = hosts(&mut lab)?;
+        let host = &hosts[0];
+        let disk = lab.directory().join("weave-h1/db-data");
+        fs::create_dir_all(&disk)?;
+        host.run(&format!("mount -n -t tmpfs -o size=1m tmpfs {}", disk.display()))?;
+        let mut router = first(programs, host)?;
+        let mut given = vec![attach(&router, "c0", "")?];
+        // As much as there is; that it is too much is no news.
+        let fill = disk.join("fill").display().to_string();
+        tool::output(host.command("dd").args(["if=/dev/zero", "bs=1k", &format!("of={fill}")]))?;
+        // What was begun to be written has room left; sooner or later it is used up.
+        let refusal = (1..1_000).find_map(|n| match attach(&router, &format!("c{n}"), "") {
+            Ok(attached) => {
+                given.push(attached);
+                None
+            }
+            Err(error) => Some(format!("{error:#}")),
+        });
+        let refusal = refusal.context("the disk is full, and everything goes on")?;
+        ensure!(refusal.contains("full") || refusal.contains("stopping"), "{refusal}");
+        let status = router.await_end()?;
+        ensure!(status.code() == Some(i32::from(Exit::Store.code())), "{status}");
+        let log = router.log();
+        ensure!(log.contains("the disk is full") && log.contains("make room"), "{log}");
+        // Nor does it start, and says why.
+        let own = router.run_dir().join("db");
+        let flags = format!("--db-prefix={} --no-dns --run-dir=/run/r", own.display());
+        refuses(host, &[], programs.weaver(), &flags, Exit::Store, "the disk is full")?;
+        host.run(&format!("rm {fill}"))?;
+        router.restart()?;
+        router.await_ready()?;
+        let known = router.tell("ps")?;
+        for attached in &given {
+            ensure!(known.contains(&format!("{}/", attached.address())), "{} is lost: {known}", attached.id);
+        }
+        ensure!(known.lines().count() == given.len(), "more than was given: {known}");
+        let next = attach(&router, "next", "")?;
+        ensure!(given.iter().all(|one| one.address() != next.address()), "{} is given twice", next.address());
+        given.push(next);
+        await_all_pings(&lab, &given)?;
         finish(vec![router])
     })
 }

@@ -69,7 +69,7 @@ impl Exit {
             Self::Deadline => "a deadline passed first",
             Self::Conflict => "collides with something that exists",
             Self::Permission => "not permitted",
-            Self::Store => "the store is damaged, or belongs to another router",
+            Self::Store => "the store is damaged, cannot be written, or belongs to another router",
             Self::Warnings => "works, but something ought to be looked at",
         }
     }

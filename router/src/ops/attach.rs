@@ -270,7 +270,8 @@ impl Ops {
     fn refuse_the_engines(&self, container: &ContainerId) -> Result<(), ApiError> {
         let is_theirs = |record: &&Record| record.endpoint.is_some() && record.holder() == container;
         if self.attached().iter().any(|record| is_theirs(&record)) {
-            let message = format!("container {container} was put on the network by its engine, not by attach");
+            let message =
+                format!("container {container} was put on the network by its engine, not by attach");
             return Err(ApiError::new(ErrorCode::Conflict, message)
                 .with_hint("take it off with `docker network disconnect NETWORK CONTAINER`"));
         }
