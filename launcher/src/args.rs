@@ -97,6 +97,16 @@ pub(crate) enum Command {
     /// Find out what is wrong with this host and its links, and what to do about it.
     #[command(after_help = DOCTOR_HELP)]
     Doctor(Doctor),
+    /// Ask the controller of network policies, `weave-npc`, which takes everything that follows.
+    #[command(
+        disable_help_flag = true,
+        after_help = "Examples:\n  weave npc --help\n  weave npc sync\n  weave npc explain 10.32.0.7 10.32.0.9 5432/tcp"
+    )]
+    Npc {
+        /// What `weave-npc` is to be told.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<OsString>,
+    },
     /// Show where something is and how frames get there: which router, which links, what carries them.
     #[command(
         after_help = "Examples:\n  weave trace 10.32.0.7\n  weave trace web\n  weave trace 6e:02:11:5d:9a:01"

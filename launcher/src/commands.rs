@@ -28,6 +28,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Man { dir } => documents::man(&dir),
         Command::ExecDetached { command } => Err(crate::daemon::exec_detached(&command)),
         Command::ExecOnHost { command } => Err(crate::daemon::exec_on_host(&command)),
+        Command::Npc { arguments } => Err(crate::daemon::exec_beside_us("weave-npc", &arguments)),
         Command::Launch(launch) => launch::launch(launch, cli.global).await,
         Command::Stop(stop) => stop::stop(&context?, &stop).await,
         Command::Reset(reset) => reset::reset(&context?, &reset).await,

@@ -122,15 +122,28 @@ pub(crate) fn exec_on_host(command: &[OsString]) -> Failure {
     }
 }
 
+/// Becomes a program that came with us. Returns only when that fails.
+pub(crate) fn exec_beside_us(name: &str, arguments: &[OsString]) -> Failure {
+    let program = beside_us(name);
+    let error = Command::new(&program).args(arguments).exec();
+    cannot_run(program.as_os_str(), &error, "install it beside `weave`")
+}
+
+/// The program of this name that came with us; else whichever the PATH has.
+pub(crate) fn beside_us(name: &str) -> PathBuf {
+    let beside = std::env::current_exe().ok().and_then(|us| Some(us.parent()?.join(name)));
+    beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(name))
+}
+
 fn exec(program: &OsStr, arguments: &[OsString]) -> Failure {
     let error = Command::new(program).args(arguments).exec();
+    cannot_run(program, &error, "install it beside `weave`, or set WEAVER to its path")
+}
+
+fn cannot_run(program: &OsStr, error: &io::Error, remedy: &str) -> Failure {
     let exit =
         if error.kind() == io::ErrorKind::PermissionDenied { Exit::Permission } else { Exit::NotFound };
-    let program = program.to_string_lossy();
-    Failure::new(
-        exit,
-        format!("cannot run {program}: {error}; install it beside `weave`, or set WEAVER to its path"),
-    )
+    Failure::new(exit, format!("cannot run {}: {error}; {remedy}", program.to_string_lossy()))
 }
 
 /// Remembers which process was started, unless that would make us forget one that lives: then ours is about to find

@@ -10,7 +10,7 @@ use std::{
     io::{BufRead, BufReader},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Output, Stdio},
+    process::{Command, Output, Stdio},
     time::Duration,
 };
 
@@ -292,6 +292,30 @@ fn without_a_router_every_command_says_so_and_what_to_do() {
     fs::remove_file(host.run_dir().join("weave.sock")).unwrap();
     fs::write(host.run_dir().join("weave.sock"), "").unwrap();
     host.weave("status").fails(3, "no weaver is running here");
+}
+
+#[test]
+fn the_controller_of_policies_gets_everything_that_follows_its_name() {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("npc-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let weave = directory.join("weave");
+    fs::hard_link(env!("CARGO_BIN_EXE_weave"), &weave).unwrap();
+    let run = || {
+        let words = ["npc", "explain", "--socket", "/x y", "--help"];
+        Answer::of(Command::new(&weave).args(words).env("PATH", "").output().unwrap())
+    };
+    run().fails(4, "cannot run weave-npc: No such file or directory (os error 2); install it beside `weave`");
+    let npc = directory.join("weave-npc");
+    fs::write(&npc, "#!/bin/sh\nprintf '<%s>' \"$@\"\nexit 7\n").unwrap();
+    fs::set_permissions(&npc, fs::Permissions::from_mode(0o755)).unwrap();
+    let answer = run();
+    assert_eq!(
+        (answer.code, answer.out.as_str()),
+        (7, "<explain><--socket></x y><--help>"),
+        "{}",
+        answer.err
+    );
+    fs::remove_dir_all(directory).unwrap();
 }
 
 #[test]

@@ -51,8 +51,8 @@ const LINES: [(&str, &str); 31] = [
 ];
 
 /// Commands whose answer is a process, a file, or the business of Docker; `cli.rs` and others test these.
-const NOT_ANSWERS: [&str; 9] =
-    ["launch", "stop", "env", "config", "docker-plugin", "completion", "man", "help", "ipam"];
+const NOT_ANSWERS: [&str; 10] =
+    ["launch", "stop", "env", "config", "docker-plugin", "npc", "completion", "man", "help", "ipam"];
 
 /// A host whose router has something to find.
 fn host() -> Host {

@@ -7,7 +7,7 @@ use std::{
     fs::DirBuilder,
     io,
     os::unix::{fs::DirBuilderExt, process::ExitStatusExt},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, ExitStatus, Stdio},
     time::Duration,
 };
@@ -20,7 +20,7 @@ use crate::{
     args::{Global, Launch, command},
     commands::launch::plan::Plan,
     context::{Context, Failure, print, talk},
-    daemon::{self, Daemon, Log},
+    daemon::{self, Daemon, Log, beside_us},
 };
 
 /// How often the young router is looked at while it does not answer.
@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const TAIL: usize = 20;
 
 pub(super) async fn launch(launch: Launch, global: Global) -> Result<(), Failure> {
-    let weaver = launch.weaver.unwrap_or_else(beside_us);
+    let weaver = launch.weaver.unwrap_or_else(|| beside_us("weaver"));
     let plan = Plan::new(launch.args, &global)?;
     if plan.help {
         return help(&weaver);
@@ -74,12 +74,6 @@ pub(super) async fn launch(launch: Launch, global: Global) -> Result<(), Failure
             Err(failure)
         }
     }
-}
-
-/// The `weaver` that came with us; else whichever the PATH has.
-pub(super) fn beside_us() -> PathBuf {
-    let beside = std::env::current_exe().ok().and_then(|us| Some(us.parent()?.join("weaver")));
-    beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from("weaver"))
 }
 
 /// A router that we start is asked at its socket, wherever else it may listen.

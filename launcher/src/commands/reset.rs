@@ -6,9 +6,9 @@ use weave_api::{ApiError, Exit, Removed, ResetRequest, ResetResponse};
 
 use crate::{
     args::Reset,
-    commands::{docker, launch::beside_us, stop},
+    commands::{docker, stop},
     context::{Context, Failure, talk},
-    daemon::{self, Daemon, Process},
+    daemon::{self, Daemon, Process, beside_us},
 };
 
 /// How long the router may take to end once it has said that it will; removing many interfaces takes the longest.
@@ -85,7 +85,8 @@ fn clean_up(context: &Context, db_prefix: &Path, bridge: Option<&str>) -> Result
 
 /// `weaver` in a form that looks at the host and ends.
 pub(super) fn host_tool(context: &Context, form: &str) -> Command {
-    let mut command = Command::new(std::env::var_os("WEAVER").map_or_else(beside_us, Into::into));
+    let mut command =
+        Command::new(std::env::var_os("WEAVER").map_or_else(|| beside_us("weaver"), Into::into));
     command.arg(form).arg("--run-dir").arg(&context.run_dir).env("WEAVE_HTTP_ADDR", context.client.socket());
     command
 }
