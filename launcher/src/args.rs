@@ -100,7 +100,7 @@ pub(crate) enum Command {
     /// Ask the controller of network policies, `weave-npc`, which takes everything that follows.
     #[command(
         disable_help_flag = true,
-        after_help = "Examples:\n  weave npc --help\n  weave npc sync\n  weave npc explain 10.32.0.7 10.32.0.9 5432/tcp"
+        after_help = "Examples:\n  weave npc --help\n  weave npc sync\n  weave npc explain shop/web shop/db 5432/tcp"
     )]
     Npc {
         /// What `weave-npc` is to be told.

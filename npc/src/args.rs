@@ -35,9 +35,9 @@ pub enum Command {
     Status,
     /// Say which policies decide about a connection, and how.
     Explain {
-        /// Address that opens it.
+        /// Who opens it: an address, or NAMESPACE/NAME of a pod.
         source: String,
-        /// Address that it goes to.
+        /// To whom it goes: an address, or NAMESPACE/NAME of a pod.
         destination: String,
         /// PORT/PROTOCOL, `icmp`, or the number of another protocol.
         traffic: String,

@@ -16,9 +16,9 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use weave_policy::{Flow, PodId, Traffic};
+use weave_policy::{PodId, Traffic};
 
-use crate::{expected, source::Event};
+use crate::{expected, explain::Place, source::Event};
 
 /// The longest question, in bytes.
 const MAX_LINE: u64 = 1024;
@@ -37,7 +37,7 @@ pub enum Request {
     /// How things are, for Prometheus.
     Metrics,
     /// Why a connection may be opened, or not.
-    Explain(Flow),
+    Explain([Place; 2], Traffic),
     /// A pod is about to be started: answered when its addresses are isolated as they have to be.
     Expect(PodId, Vec<IpAddr>),
 }
@@ -51,11 +51,9 @@ impl FromStr for Request {
             ["sync"] => Ok(Self::Sync),
             ["status"] => Ok(Self::Status),
             ["metrics"] => Ok(Self::Metrics),
-            ["explain", source, destination, traffic] => Ok(Self::Explain(Flow {
-                source: address(source)?,
-                destination: address(destination)?,
-                traffic: parse_traffic(traffic)?,
-            })),
+            ["explain", source, destination, traffic] => {
+                Ok(Self::Explain([source.parse()?, destination.parse()?], parse_traffic(traffic)?))
+            }
             ["expect", ref pod_and_addresses @ ..] => {
                 let (pod, addresses) = expected::parse(pod_and_addresses)?;
                 Ok(Self::Expect(pod, addresses))
@@ -63,10 +61,6 @@ impl FromStr for Request {
             _ => bail!("`{line}` is no request"),
         }
     }
-}
-
-fn address(text: &str) -> anyhow::Result<IpAddr> {
-    text.parse().with_context(|| format!("`{text}` is no address"))
 }
 
 /// Reads `80/tcp`, `53/udp`, or the number of another protocol.
@@ -167,14 +161,13 @@ mod tests {
     #[test]
     fn questions_are_read_and_nonsense_is_refused() {
         assert_eq!("sync\n".parse::<Request>().unwrap(), Request::Sync);
-        let flow = |traffic| Flow {
-            source: "10.0.0.1".parse().unwrap(),
-            destination: "10.0.0.2".parse().unwrap(),
-            traffic,
-        };
-        let explain = |traffic: &str| format!("explain 10.0.0.1 10.0.0.2 {traffic}").parse::<Request>();
-        assert_eq!(explain("80/tcp").unwrap(), Request::Explain(flow(Traffic::To(Protocol::Tcp, 80))));
-        assert_eq!(explain("icmp").unwrap(), Request::Explain(flow(Traffic::Other(1))));
+        let ends = [Place::Address([10, 0, 0, 1].into()), Place::Pod(PodId::new("x", "a"))];
+        let explain = |traffic: &str| format!("explain 10.0.0.1 x/a {traffic}").parse::<Request>();
+        assert_eq!(
+            explain("80/tcp").unwrap(),
+            Request::Explain(ends.clone(), Traffic::To(Protocol::Tcp, 80))
+        );
+        assert_eq!(explain("icmp").unwrap(), Request::Explain(ends, Traffic::Other(1)));
         let expect = Request::Expect(PodId::new("x", "a"), vec!["fd00::1".parse().unwrap()]);
         assert_eq!("expect x/a fd00::1".parse::<Request>().unwrap(), expect);
         assert!("expect x/a".parse::<Request>().is_err());

@@ -197,7 +197,9 @@ impl Daemon {
                 Err(error) => self.note("mending our table", Err(error)),
             },
             Event::Blocked(blocked) => {
-                let line = self.with_expected(|world, scope| blocked_line(world, scope, &blocked));
+                let awaited = self.waits_for();
+                let line = self
+                    .with_expected(|world, scope| blocked_line(world, scope, awaited.as_deref(), &blocked));
                 tracing::warn!("{line}");
             }
             Event::Request(request, reply) => {

@@ -4,7 +4,7 @@ use weave_policy::{Change, Scope, World};
 
 use super::Daemon;
 use crate::{
-    cluster::Kind, control::Request, expected::Expected, explain::explanation, metrics::Snapshot,
+    cluster::Kind, control::Request, expected::Expected, explain::explanations, metrics::Snapshot,
     source::Readiness,
 };
 
@@ -14,7 +14,10 @@ impl Daemon {
             Request::Sync => self.sync(),
             Request::Status => self.status(),
             Request::Metrics => self.metrics(),
-            Request::Explain(flow) => self.with_expected(|world, scope| explanation(world, scope, flow)),
+            Request::Explain(ends, traffic) => {
+                let said = self.with_expected(|world, scope| explanations(world, scope, ends, *traffic));
+                said.unwrap_or_else(|error| format!("error: {error:#}\n"))
+            }
             Request::Expect(pod, addresses) => match self.expect(pod, addresses) {
                 Ok(()) => "isolated\n".to_owned(),
                 Err(error) => format!("error: {error:#}\n"),
