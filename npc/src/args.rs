@@ -1,16 +1,19 @@
 //! The command line.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use anyhow::bail;
-use clap::{Args as Arguments, Parser, Subcommand};
+use clap::{
+    Args as Arguments, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind,
+    parser::ValueSource,
+};
 use weave_policy::Scope;
 
 use crate::{cluster::Access, daemon::Config, docker, program::Multicast, source::Source};
 
 /// Enforces NetworkPolicy on this host.
 #[derive(Debug, Parser)]
-#[command(name = "weave-npc", version, args_conflicts_with_subcommands = true)]
+#[command(name = "weave-npc", version)]
 pub struct Args {
     /// What to ask of the daemon, instead of being it.
     #[command(subcommand)]
@@ -106,6 +109,33 @@ struct Run {
 }
 
 impl Args {
+    /// Reads a command line, the program's name first.
+    ///
+    /// # Errors
+    /// When it makes no sense, such as a question together with what only the daemon is told.
+    pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut command = Self::command();
+        let matches = command.clone().try_get_matches_from(words)?;
+        let args = Self::from_arg_matches(&matches)?;
+        let is_given = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
+        let of_the_daemon = Run::augment_args(clap::Command::new(""));
+        let given: Vec<&str> = of_the_daemon
+            .get_arguments()
+            .map(|argument| argument.get_id().as_str())
+            .filter(is_given)
+            .collect();
+        match (&args.command, given.first()) {
+            (Some(_), Some(first)) => {
+                let message = format!(
+                    "--{} is for the daemon, and cannot be used with a question to it",
+                    first.replace('_', "-")
+                );
+                Err(command.error(ErrorKind::ArgumentConflict, message))
+            }
+            _ => Ok(args),
+        }
+    }
+
     /// The configuration of the daemon.
     ///
     /// # Errors
@@ -137,5 +167,29 @@ impl Args {
         let multicast = if allow_mcast { Multicast::Pass } else { Multicast::Judge };
         let metrics = (metrics_address.port() != 0).then_some(metrics_address);
         Ok(Config { source, scope, multicast, socket: self.socket, metrics })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Args, String> {
+        let words = std::iter::once("weave-npc").chain(line.split_whitespace()).map(OsString::from);
+        Args::read(words).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_socket_may_stand_before_and_after_a_question_and_flags_of_the_daemon_nowhere() {
+        for line in ["--socket=/x sync", "sync --socket=/x"] {
+            let args = read(line).unwrap();
+            assert!(matches!(args.command, Some(Command::Sync { timeout: 30 })), "{line}");
+            assert_eq!(args.socket, PathBuf::from("/x"), "{line}");
+        }
+        assert!(read("--policy-dir /x --docker --socket /y").unwrap().command.is_none());
+        let refused = read("--policy-dir=/x --allow-mcast status").unwrap_err();
+        assert!(refused.contains("--policy-dir is for the daemon"), "{refused}");
+        assert!(refused.contains("Usage: weave-npc"), "{refused}");
+        assert!(read("sink").is_err());
     }
 }

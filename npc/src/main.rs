@@ -6,7 +6,6 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use weave_npc::{
@@ -19,7 +18,7 @@ use weave_npc::{
 const LOGGED: &str = "info,kube_client=off,kube_runtime=off";
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let args = match Args::read(std::env::args_os()) {
         Ok(args) => args,
         Err(error) => {
             // A closed pipe is no reason to fail differently.

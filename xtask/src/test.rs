@@ -107,7 +107,7 @@ const POLICY_CHECKS: [Check; 2] = [
 ];
 
 /// What `--real` runs: its tests are built for it alone, so that nobody without these programs sees them fail.
-const REAL: [Check; 4] = [
+const REAL: [Check; 5] = [
     Check {
         title: "lints of the tests against programs of others",
         command: "clippy --quiet --package weave-tests --features real --tests -- --deny warnings",
@@ -121,6 +121,11 @@ const REAL: [Check; 4] = [
     Check {
         title: "the examples, and the router as a container image",
         command: "test --package weave-tests --features real --test real_examples -- --include-ignored --test-threads=1",
+        is_quick: false,
+    },
+    Check {
+        title: "policies in files for containers of Docker",
+        command: "test --package weave-tests --features real --test real_policy -- --include-ignored --test-threads=1",
         is_quick: false,
     },
     Check {

@@ -24,7 +24,7 @@ pub const ROUTER_IMAGE: &str = "weave";
 /// The programs in it.
 const PROGRAMS: [&str; 2] = ["weaver", "weave"];
 
-/// Makes a host's `/etc` and `/var/lib/weave` its own, lets `/run` show mounts to containers that come later, as `systemd` does,
+/// Makes a host's `/etc` and `/var/lib/weave` its own, lets it show mounts to containers that come later, as `systemd` does,
 /// and makes names known there.
 const HOST_SCRIPT: &str = r#"
 set -e
@@ -33,7 +33,7 @@ cp -a /etc/. "$1/etc"
 printf "$2" >> "$1/etc/hosts"
 mount -n --bind "$1/etc" /etc
 mount -n --bind "$1/lib" /var/lib
-mount -n --make-rshared /run
+mount -n --make-rshared /
 mkdir -p /etc/weave /run/docker/netns
 printf 'correct horse battery\n' > /etc/weave/password
 "#;
