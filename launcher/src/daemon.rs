@@ -24,6 +24,9 @@ use crate::context::Failure;
 /// The file system of the host's first process, where a container sees the host's processes.
 const HOST_ROOT: &str = "/proc/1/root";
 
+/// Where programs for administrators are there. Our own search path is that of our image.
+const HOST_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// A process that we start and find again by its files in the run directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Daemon {
@@ -117,7 +120,10 @@ pub(crate) fn exec_on_host(command: &[OsString]) -> Failure {
     };
     let entered = chroot(HOST_ROOT).and_then(|()| chdir("/"));
     match entered {
-        Ok(()) => exec(program, arguments),
+        Ok(()) => {
+            let error = Command::new(program).args(arguments).env("PATH", HOST_PATH).exec();
+            cannot_run(program, &error, "install it on the host")
+        }
         Err(error) => Failure::new(Exit::Failed, format!("cannot enter the host's {HOST_ROOT}: {error}")),
     }
 }

@@ -1,7 +1,7 @@
 //! Docker: its driver as a process, and its containers by their names.
 
 use std::{
-    io,
+    io::{self, IsTerminal as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -41,7 +41,11 @@ pub(super) async fn plugin(context: &Context, plugin: DockerPlugin) -> Result<()
     let filter = EnvFilter::try_new(&plugin.log_level)
         .map_err(|error| Failure::usage(format!("--log-level {}: {error}", plugin.log_level)))?;
     // Fails only where a log was set up before, and then there is one.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .try_init();
     let failed = |error: io::Error| Failure::new(Exit::Failed, format!("cannot wait for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
