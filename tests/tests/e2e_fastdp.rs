@@ -23,10 +23,16 @@ const VXLAN_PORT: [u8; 2] = 6784_u16.to_be_bytes();
 
 /// Waits until the containers' interfaces have this MTU.
 fn await_mtu(attached: &[Attached], mtu: u16) -> Result<()> {
+    await_mtu_of(attached, &[mtu])
+}
+
+/// Waits until the containers' interfaces have one of these MTUs.
+fn await_mtu_of(attached: &[Attached], mtus: &[u16]) -> Result<()> {
     for one in attached {
-        wait_until(&format!("MTU {mtu} in {}", one.id), LIMIT, || {
+        wait_until(&format!("an MTU of {mtus:?} in {}", one.id), LIMIT, || {
             let line = one.container.run("ip -o link show dev ethwe")?;
-            Ok(Look::when(line.contains(&format!(" mtu {mtu} ")), || line.clone()))
+            let is_so = |mtu: &u16| line.contains(&format!(" mtu {mtu} "));
+            Ok(Look::when(mtus.iter().any(is_so), || line.clone()))
         })?;
     }
     Ok(())
@@ -263,7 +269,8 @@ fn containers_get_the_largest_mtu_that_the_underlay_carries() -> Result<()> {
             the_kernel_carries_all(&lab, &hosts.each_ref(), &attached)?;
             // The switch begins to lose what is large, without a word.
             lab.switch().ip("link set p1-1 mtu 1380\nlink set p1-2 mtu 1380\n")?;
-            await_mtu(&attached, 1330)?;
+            // Some kernels let frames pass a bridge's port that are larger by a VLAN tag (`is_skb_forwardable`).
+            await_mtu_of(&attached, &[1330, 1334])?;
             the_kernel_carries_all(&lab, &hosts.each_ref(), &attached)?;
             finish(routers)?;
         }

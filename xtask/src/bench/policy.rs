@@ -30,6 +30,9 @@ const NAMESPACES: u32 = 25_000;
 /// One round in the kernel.
 #[derive(Debug, Deserialize)]
 struct Traffic {
+    /// Without our table.
+    newconn_bare: f64,
+    /// With it, and no policy.
     newconn_none: f64,
     newconn: f64,
     /// None where the tools of the rival are not installed.
@@ -98,6 +101,9 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Row>> {
     let (newconn, none) = (of(|t| t.newconn), of(|t| t.newconn_none));
     use Better::{Less, More};
     let mut rows = vec![Row::new("policy.newconn_10k", "/s", More, &newconn).against("no-policies", &none)];
+    rows.push(
+        Row::new("policy.newconn_table", "/s", More, &none).against("no-table", &of(|t| t.newconn_bare)),
+    );
     let linear: Vec<f64> = traffic.iter().filter_map(|round| round.newconn_linear).collect();
     if linear.is_empty() {
         complain(
