@@ -273,6 +273,7 @@ async fn serve(
         local: local.name,
         has_ipam: config.ipam.is_some(),
         port_guard: config.port_guard,
+        keeps_sources: config.keeps_sources,
         subject: Subject::new(config),
         logging: around.logging.clone(),
     }));

@@ -86,6 +86,11 @@ pub(crate) struct Args {
     #[arg(long, help_heading = "Data plane")]
     pub(crate) no_port_guard: bool,
 
+    /// Let containers of this host see the addresses of who calls from outside, though the host is exposed: their answers
+    /// have to take this host for their way out
+    #[arg(long, help_heading = "Data plane")]
+    pub(crate) no_masq_local: bool,
+
     /// Name of the bridge that containers are attached to
     #[arg(long, default_value = "weave", hide = true, help_heading = "Data plane")]
     pub(crate) weave_bridge: String,

@@ -47,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) fastdp: bool,
     /// Whether containers may only send from their own addresses.
     pub(crate) port_guard: bool,
+    /// Whether containers of this host see who calls from outside.
+    pub(crate) keeps_sources: bool,
     pub(crate) bridge: String,
     pub(crate) workers: usize,
     pub(crate) ipam: Option<IpamConfig>,
@@ -103,6 +105,7 @@ impl Config {
             mtu: args.mtu.map(check_mtu).transpose()?,
             fastdp: !args.no_fastdp,
             port_guard: !args.no_port_guard,
+            keeps_sources: args.no_masq_local,
             bridge: args.weave_bridge,
             workers: if args.workers == 0 { cores.clamp(1, MAX_WORKERS) } else { args.workers.min(64) },
             ipam,

@@ -57,6 +57,7 @@ pub(crate) struct Ops {
     ports: guard::Ports,
     /// What stood in the packet filter when its rules were last made.
     standing: StdMutex<Option<Standing>>,
+    sources: expose::Sources,
     /// Told when the router is to end and to take everything with it.
     ending: Notify,
     /// What is attached here, as the store has it.
@@ -78,6 +79,8 @@ pub(crate) struct Setup {
     pub(crate) has_ipam: bool,
     /// Whether containers may only send from their own addresses.
     pub(crate) port_guard: bool,
+    /// Whether containers of this host see who calls from outside.
+    pub(crate) keeps_sources: bool,
     /// What the doctor examines.
     pub(crate) subject: Subject,
     pub(crate) logging: Logging,
@@ -85,10 +88,9 @@ pub(crate) struct Setup {
 
 impl Ops {
     pub(crate) fn new(setup: Setup) -> Self {
-        let Setup { engine, host, store, facts, bridge, mtu, local, has_ipam, port_guard, subject, logging } =
-            setup;
+        let Setup { engine, host, store, facts, bridge, mtu, local, has_ipam, subject, logging, .. } = setup;
         let (mtu, records) = (AtomicU16::new(mtu), StdMutex::new(BTreeMap::new()));
-        let ports = guard::Ports::new(port_guard);
+        let ports = guard::Ports::new(setup.port_guard);
         let (ending, exclusive) = (Notify::new(), Mutex::new(()));
         Self {
             engine,
@@ -103,6 +105,7 @@ impl Ops {
             logging,
             ports,
             standing: StdMutex::default(),
+            sources: expose::Sources::new(setup.keeps_sources),
             ending,
             records,
             by_hand: dns::ByHand::default(),

@@ -31,6 +31,9 @@ pub struct Settings {
     /// The host's address on the network; one from the range unless given
     #[arg(long, env = "WEAVE_EXPOSE_IP", value_name = "CIDR", default_value = "", hide_default_value = true)]
     pub expose_ip: String,
+    /// Whether pods see the addresses of who calls from outside through their own node; 0 for no
+    #[arg(long, env = "NO_MASQ_LOCAL", value_name = "0|1", default_value = "1")]
+    pub no_masq_local: String,
     /// Where Prometheus is answered; an empty value turns it off
     #[arg(long, env = "WEAVE_METRICS_ADDR", value_name = "ADDRESS:PORT", default_value = "0.0.0.0:6782")]
     pub metrics_addr: String,
@@ -92,6 +95,9 @@ impl Settings {
             format!("--ipalloc-range={}", self.ipalloc_range).into(),
         ];
         arguments.extend(self.storage_arguments());
+        if self.no_masq_local != "0" {
+            arguments.push("--no-masq-local".into());
+        }
         let init = if self.ipalloc_init.is_empty() {
             format!("consensus={}", nodes.max(1))
         } else {
@@ -128,10 +134,9 @@ impl Settings {
 }
 
 /// Variables of Weave Net that mean nothing here, and why.
-pub const WITHOUT_MEANING: [(&str, &str); 4] = [
+pub const WITHOUT_MEANING: [(&str, &str); 3] = [
     ("CHECKPOINT_DISABLE", "nothing phones home"),
     ("IPTABLES_BACKEND", "rules are nftables of our own"),
-    ("NO_MASQ_LOCAL", "traffic between pods and to the host is never masqueraded"),
     ("WEAVE_STATUS_ADDR", "the control API is a unix socket"),
 ];
 
@@ -165,6 +170,7 @@ mod tests {
                 "--ipalloc-range=10.32.0.0/12",
                 "--db-prefix=/weavedb/weave-net",
                 "--run-dir=/run/weave",
+                "--no-masq-local",
                 "--ipalloc-init=consensus=3",
                 "--metrics-addr=0.0.0.0:6782",
                 "192.0.2.2"
@@ -175,10 +181,12 @@ mod tests {
             "--ipalloc-init=observer",
             "--mtu=1400",
             "--metrics-addr=",
+            "--no-masq-local=0",
             "--extra-args=--log-level debug",
         ]);
         let text = format!("{:?}", more.weaver_arguments(&[], 0).unwrap());
         assert!(text.contains("--ipalloc-init=observer") && text.contains("--mtu=1400"), "{text}");
         assert!(text.contains("\"--log-level\", \"debug\"") && !text.contains("metrics"), "{text}");
+        assert!(!text.contains("masq"), "{text}");
     }
 }

@@ -3,7 +3,8 @@
 //! The table holds at most two chains:
 //!
 //! * `postrouting`: traffic from the network to the world outside, and from outside into the network, gets the
-//!   host's address, so that answers find their way back (`weave expose`);
+//!   host's address, so that answers find their way back (`weave expose`). What comes from outside to containers of this
+//!   very host may keep its source: their answers come by here anyway (sets `local4`, `local6`);
 //! * `input`: containers cannot reach the given ports of the host.
 //!
 //! Every table of a hook has its say: what another table drops by policy (Docker's `FORWARD` chain, say), no rule in
@@ -30,6 +31,8 @@ mod survey;
 mod traffic;
 mod transaction;
 mod watch;
+
+use std::{collections::BTreeSet, net::IpAddr};
 
 use weave_model::Subnet;
 
@@ -58,6 +61,8 @@ pub struct NftSpec {
     pub masquerade: Vec<Subnet>,
     /// TCP and UDP ports of the host that containers shall not reach.
     pub protected_ports: Vec<u16>,
+    /// Addresses of containers that shall see who calls from outside, if any shall; [`keep_sources`] changes them.
+    pub local: Option<BTreeSet<IpAddr>>,
 }
 
 /// Replaces our table, and our rules in chains of others, by those of `spec`; with neither subnets nor ports all go.
@@ -75,6 +80,16 @@ pub fn apply(spec: &NftSpec) -> anyhow::Result<()> {
         [ruleset::replace(spec), ruleset::pass(spec, &survey::obstacles()?, &ours)]
     };
     Ok(transaction::commit(&messages.concat())?)
+}
+
+/// Changes for which containers sources are kept, where [`apply`] has made a table with some [`local`](NftSpec::local) and something to
+/// masquerade.
+///
+/// # Errors
+/// What the kernel says: there is no such table, what goes is not there, or what comes is. Nothing was changed then.
+pub fn keep_sources(gone: &BTreeSet<IpAddr>, come: &BTreeSet<IpAddr>) -> Result<(), HostError> {
+    let program = ruleset::sources();
+    Session::open()?.change(&program, &ruleset::source_changes(&program, gone, come), None)
 }
 
 /// Removes our table, and our rules in chains of others.

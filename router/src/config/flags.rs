@@ -11,7 +11,7 @@ use crate::args::Args;
 /// A flag with its value, and what of the configuration is so with it and not so without it.
 type Effect = (&'static str, &'static str, fn(&Config) -> bool);
 
-const EFFECTS: [Effect; 30] = [
+const EFFECTS: [Effect; 31] = [
     ("host", "192.0.2.1", |c| c.listen.ip().to_string() == "192.0.2.1"),
     ("port", "7000", |c| c.listen.port() == 7000),
     ("name", "02:00:00:00:00:01", |c| c.name.is_some_and(|name| name.0[5] == 1)),
@@ -26,6 +26,7 @@ const EFFECTS: [Effect; 30] = [
     ("mtu", "1400", |c| c.mtu == Some(1400)),
     ("no-fastdp", "", |c| !c.fastdp),
     ("no-port-guard", "", |c| !c.port_guard),
+    ("no-masq-local", "", |c| c.keeps_sources),
     ("weave-bridge", "other", |c| c.bridge == "other"),
     ("workers", "3", |c| c.workers == 3),
     ("ipalloc-range", "10.40.0.0/16", |c| c.ipam.as_ref().is_some_and(|ipam| ipam.is_explicit)),

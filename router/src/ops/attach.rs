@@ -189,6 +189,7 @@ impl Ops {
         self.write(record.container.clone(), Some(value)).await?;
         self.records().insert(record.container.clone(), record.clone());
         self.guard_ports();
+        self.keep_sources();
         Ok(())
     }
 
@@ -197,6 +198,7 @@ impl Ops {
         self.write(container.clone(), None).await?;
         self.records().remove(container);
         self.guard_ports();
+        self.keep_sources();
         Ok(())
     }
 

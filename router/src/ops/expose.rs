@@ -1,8 +1,10 @@
 //! Expose and hide: addresses of the host itself on the network.
 
 use std::{
+    collections::BTreeSet,
+    net::IpAddr,
     path::PathBuf,
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use weave_api::{AddressesResponse, ApiError, Call as _, ErrorCode, ExposeRequest, HideRequest};
@@ -10,6 +12,19 @@ use weave_hostnet::nft::{self, NftSpec, Standing};
 use weave_model::{ContainerId, Interface, Mac, Subnet};
 
 use super::{Obtained, Ops, Record, host_error};
+
+/// The containers of this host that see who calls from outside, if that is wanted: those for which the kernel was told so.
+pub(super) struct Sources(Option<Mutex<BTreeSet<IpAddr>>>);
+
+impl Sources {
+    pub(super) fn new(is_wanted: bool) -> Self {
+        Self(is_wanted.then(Mutex::default))
+    }
+
+    fn lock(&self) -> Option<MutexGuard<'_, BTreeSet<IpAddr>>> {
+        Some(self.0.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 impl Ops {
     /// Puts addresses on the bridge, so that this host reaches the network. Runs to its end like `attach`.
@@ -100,14 +115,49 @@ impl Ops {
             .filter(|record| record.masquerade)
             .map(|record| record.addresses.iter().map(|address| address.subnet()).collect())
             .unwrap_or_default();
+        let kept = self.sources.lock();
+        let local = kept.is_some().then(|| self.local_addresses());
         nft::apply(&NftSpec {
             bridge: self.bridge.clone(),
             masquerade: subnets,
             protected_ports: vec![self.facts.port],
+            local: local.clone(),
         })
         .map_err(|error| host_error(&error))?;
+        if let (Some(mut kept), Some(local)) = (kept, local) {
+            *kept = local;
+        }
         *self.standing() = nft::standing().ok();
         Ok(())
+    }
+
+    fn local_addresses(&self) -> BTreeSet<IpAddr> {
+        let records = self.records();
+        let attached = records.values().filter(|record| record.container != ContainerId::expose());
+        attached.flat_map(|record| &record.addresses).map(|interface| interface.address()).collect()
+    }
+
+    /// Tells the kernel which containers are here, if they are to see who calls from outside.
+    pub(super) fn keep_sources(&self) {
+        let exposed = self.records().get(&ContainerId::expose()).cloned();
+        let Some(exposed) = exposed.filter(|record| record.masquerade) else { return };
+        let told = {
+            let Some(mut kept) = self.sources.lock() else { return };
+            let local = self.local_addresses();
+            let gone = kept.difference(&local).copied().collect();
+            let come = local.difference(&kept).copied().collect();
+            let told = nft::keep_sources(&gone, &come);
+            if told.is_ok() {
+                *kept = local;
+            }
+            told
+        };
+        // Somebody changed the table; it is made anew.
+        if told.is_err()
+            && let Err(error) = self.masquerade(Some(&exposed))
+        {
+            tracing::warn!(%error, "our rules in the packet filter were not put back; trying again");
+        }
     }
 
     /// Puts rules back that somebody flushed, and lets our packets past chains that were put up later, by a Docker that starts

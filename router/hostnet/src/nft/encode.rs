@@ -84,13 +84,18 @@ pub(super) fn install(program: &Program, elements: &[SetChange<'_>]) -> Vec<Mess
     let operations = [Operation::NewTable, Operation::DeleteTable, Operation::NewTable];
     let mut messages: Vec<Message> =
         operations.into_iter().map(|operation| table(program.family(), &program.table, operation)).collect();
-    messages.extend(program.sets.iter().zip(1..).map(|(set, id)| new_set(program, set, id)));
+    messages.extend(sets(program));
     messages.extend(program.chains.iter().map(|chain| new_chain(program, chain)));
     for chain in &program.chains {
         messages.extend(chain.rules.iter().map(|rule| new_rule(program, chain, rule)));
     }
     messages.extend(change(program, elements));
     messages
+}
+
+/// The part of a transaction that makes the sets.
+pub(super) fn sets(program: &Program) -> impl Iterator<Item = Message> + '_ {
+    program.sets.iter().zip(1..).map(|(set, id)| new_set(program, set, id))
 }
 
 /// The transaction that removes and adds elements.

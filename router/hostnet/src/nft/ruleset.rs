@@ -1,11 +1,16 @@
 //! From what we want to the messages that bring it about. Pure: the same wish gives the same bytes.
 
+use std::{collections::BTreeSet, net::IpAddr};
+
 use weave_model::Subnet;
 
 use super::{
     NftSpec,
     attribute::Attributes,
+    encode,
     expression::{End, Expressions, Is, Meta, Verdict},
+    load::{IpFamily, Register},
+    program::{Field, Item, Program, SetChange, SetSpec, Value},
     survey::{Chain, INET, IPV4, IPV6, MARK, MarkedRule},
 };
 
@@ -50,8 +55,15 @@ pub(super) fn replace(spec: &NftSpec) -> Vec<Message> {
         const SOURCE_NAT_PRIORITY: i32 = 100;
         const POSTROUTING_HOOK: u32 = 4;
         messages.push(base_chain("postrouting", "nat", POSTROUTING_HOOK, SOURCE_NAT_PRIORITY));
-        let rules = spec.masquerade.iter().flat_map(|subnet| masquerade(*subnet, &spec.bridge));
-        messages.extend(groups().into_iter().chain(rules).map(|e| rule("postrouting", &e, true)));
+        let program = sources();
+        let mut rules = groups();
+        if let Some(local) = &spec.local {
+            let changes = source_changes(&program, &BTreeSet::new(), local);
+            messages.extend(encode::sets(&program).chain(encode::change(&program, &changes)));
+            rules.extend(keep_sources(&spec.bridge));
+        }
+        rules.extend(spec.masquerade.iter().flat_map(|subnet| masquerade(*subnet, &spec.bridge)));
+        messages.extend(rules.iter().map(|expressions| rule("postrouting", expressions, true)));
     }
     if !spec.protected_ports.is_empty() {
         const FILTER_PRIORITY: i32 = 0;
@@ -133,6 +145,44 @@ fn groups() -> Vec<Expressions> {
 
 fn multicast_nets() -> Vec<Subnet> {
     ["224.0.0.0/4", "ff00::/8"].into_iter().filter_map(|text| text.parse().ok()).collect()
+}
+
+/// The sets of our table: containers of this host that see who calls from outside.
+pub(super) fn sources() -> Program {
+    let sets = LOCAL.map(|(_, name, field)| SetSpec::of(name, &[field]));
+    Program { table: TABLE.to_owned(), sets: sets.into(), chains: Vec::new() }
+}
+
+/// By family, the set and what it holds.
+const LOCAL: [(IpFamily, &str, Field); 2] =
+    [(IpFamily::V4, "local4", Field::Ipv4), (IpFamily::V6, "local6", Field::Ipv6)];
+
+/// What has to change in those sets.
+pub(super) fn source_changes<'p>(
+    program: &'p Program,
+    gone: &BTreeSet<IpAddr>,
+    come: &BTreeSet<IpAddr>,
+) -> Vec<SetChange<'p>> {
+    let items = |addresses: &BTreeSet<IpAddr>, set: &SetSpec| -> Vec<Item> {
+        let of_family = addresses.iter().filter(|address| address.is_ipv6() == (set.key == [Field::Ipv6]));
+        of_family
+            .map(|address| Item { key: vec![Value::Address(*address)], last: None, value: None })
+            .collect()
+    };
+    let changes =
+        program.sets.iter().map(|set| SetChange { set, remove: items(gone, set), add: items(come, set) });
+    changes.filter(|change| !change.remove.is_empty() || !change.add.is_empty()).collect()
+}
+
+fn keep_sources(bridge: &str) -> [Expressions; 2] {
+    LOCAL.map(|(family, set, _)| {
+        Expressions::default()
+            .is_family(family)
+            .interface(Meta::OutputInterface, Is::Equal, bridge)
+            .load_header_address(End::Destination, family, Register(0))
+            .is_in_set(set, Register(0))
+            .verdict(Verdict::Return)
+    })
 }
 
 fn masquerade(subnet: Subnet, bridge: &str) -> [Expressions; 2] {

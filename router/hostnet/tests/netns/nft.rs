@@ -15,7 +15,7 @@ use crate::lab::{Container, bridge, interfaces, run, shell, spec};
 
 fn rules(masquerade: &[&str], protected_ports: &[u16]) -> NftSpec {
     let masquerade = masquerade.iter().map(|text| text.parse().unwrap()).collect();
-    NftSpec { bridge: "weave".to_owned(), masquerade, protected_ports: protected_ports.to_vec() }
+    NftSpec { bridge: "weave".to_owned(), masquerade, protected_ports: protected_ports.to_vec(), local: None }
 }
 
 /// What the kernel has, according to the nft tool, one line a rule.
