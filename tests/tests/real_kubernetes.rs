@@ -121,8 +121,10 @@ fn a_roll_out_loses_nothing(control: &Control<'_>) -> Result<()> {
     for (pod, _) in &pings {
         // The last one may still be on its way.
         let (_, said) = control.inside(pod, "kill -INT $(cat /tmp/pid); sleep 1; tail -n 3 /tmp/pings")?;
+        // "… packets transmitted, … packets received, …"
+        let counts = said.lines().find(|line| line.contains("transmitted")).unwrap_or_default();
         let mut numbers =
-            said.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u32>().ok());
+            counts.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u32>().ok());
         let (sent, received) = numbers.next().zip(numbers.next()).with_context(|| said.clone())?;
         let (_, all) = control.inside(pod, "cat /tmp/started; grep -o 'seq=[0-9]*' /tmp/pings")?;
         let started = all.lines().next().unwrap_or_default();

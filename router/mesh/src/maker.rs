@@ -52,7 +52,13 @@ struct Found {
 struct Dial {
     aim: Aim,
     target: Target,
+    since: Instant,
 }
+
+/// A dial that has lasted so long when a link to its peer comes about is given up: it goes to an address where nobody
+/// answered yet. A second link would replace the first half of the time, and what passes just then be lost. One that is
+/// younger may be the other half of a simultaneous opening, of which the ends keep the same one.
+const LONG_DIAL: Duration = Duration::from_millis(300);
 
 /// What speaks against a dial that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +82,8 @@ pub(crate) struct Maker {
     found_queue: BTreeSet<(Instant, PeerName)>,
     dials: BTreeMap<DialId, Dial>,
     dials_made: u64,
+    /// Dials that are not needed any more.
+    spare: Vec<DialId>,
 }
 
 /// Times of [`Config`].
@@ -108,6 +116,7 @@ impl Maker {
             found_queue: BTreeSet::new(),
             dials: BTreeMap::new(),
             dials_made: 0,
+            spare: Vec::new(),
         }
     }
 
@@ -235,12 +244,15 @@ impl Maker {
         aims.extend(at.map(|(target, _)| Aim::Target(target.clone())));
         for aim in aims {
             let Some(attempt) = self.attempt(&aim) else { continue };
+            let means_it = aim == Aim::Peer(peer) || attempt.peer == Some(peer);
             let is_answered = match attempt.state {
                 State::Waiting(_) | State::Linked(_) => true,
-                // Another dial of the same target runs on; it ends as a duplicate.
-                State::Dialing(own) => Some(own) == dial,
+                State::Dialing(own) if Some(own) == dial => true,
+                // One that runs on ends as a duplicate.
+                State::Dialing(own) => means_it && self.spare_dial(own, now),
                 State::Never => false,
             };
+            let Some(attempt) = self.attempt(&aim) else { continue };
             if is_answered {
                 attempt.peer = Some(peer);
                 attempt.failure = None;
@@ -248,6 +260,22 @@ impl Maker {
             }
         }
         aim
+    }
+
+    /// Gives a dial up that has lasted long.
+    fn spare_dial(&mut self, dial: DialId, now: Instant) -> bool {
+        let is_long = |dial: &Dial| now.saturating_duration_since(dial.since) >= LONG_DIAL;
+        let is_spare = self.dials.get(&dial).is_some_and(is_long);
+        if is_spare {
+            self.dials.remove(&dial);
+            self.spare.push(dial);
+        }
+        is_spare
+    }
+
+    /// The dials that are not needed any more since this was last asked.
+    pub(crate) fn take_spare(&mut self) -> Vec<DialId> {
+        std::mem::take(&mut self.spare)
     }
 
     /// There is no link to `peer` any more. Everything that counted on it waits again, for a moment if the link had lived.
@@ -292,7 +320,7 @@ impl Maker {
         random: &mut Random,
         now: Instant,
     ) {
-        let Some(Dial { aim, target }) = self.dials.remove(&dial) else { return };
+        let Some(Dial { aim, target, .. }) = self.dials.remove(&dial) else { return };
         self.give_up(&aim, target.address(), text, retry, random, now);
     }
 
@@ -383,7 +411,7 @@ impl Maker {
             self.dials_made += 1;
             let dial = DialId(self.dials_made);
             self.set_state(&aim, State::Dialing(dial), now);
-            self.dials.insert(dial, Dial { aim, target: target.clone() });
+            self.dials.insert(dial, Dial { aim, target: target.clone(), since: now });
             return Some((dial, target));
         }
     }

@@ -71,6 +71,8 @@ impl Mesh {
         let dial = if let Side::Dialed(dial) = info.side { Some(dial) } else { None };
         let mut link = Link::new(info, None, now);
         link.aim = self.maker.linked(dial, peer, &link.addresses(), now);
+        let spare = self.maker.take_spare();
+        self.events.extend(spare.into_iter().map(|dial| Event::AbandonDial { dial }));
         link.outbox.notify(wire::observed(remote));
         if !self.peers.is_reachable(peer) {
             link.outbox.digest(Scope::Opening);
@@ -97,6 +99,8 @@ impl Mesh {
             let retry = if reason.is_final() { Retry::Never } else { Retry::Backoff };
             if reason == CloseReason::Duplicate {
                 self.maker.linked(Some(dial), info.peer, &[info.remote], now);
+                let spare = self.maker.take_spare();
+                self.events.extend(spare.into_iter().map(|dial| Event::AbandonDial { dial }));
             } else {
                 if reason == CloseReason::NameCollision {
                     self.maker.slow_down(Some(dial), info.peer);

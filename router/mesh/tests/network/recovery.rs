@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use weave_mesh::{ConnectionState, Event, Mesh};
+use weave_mesh::{ConnectionState, Event, Mesh, Side};
+use weave_model::LinkId;
 
 use crate::sim::{FACTS, Net, name};
 
@@ -187,6 +188,36 @@ fn a_forgotten_target_is_not_dialled_again() {
     assert_eq!(net.hosts[0].dials, 1);
     net.with(0, |mesh, now| mesh.connect(&[target], true, now));
     net.run_until(SECOND * 5, Net::is_full).expect("linked again");
+}
+
+/// The peer restarts, say: it has come by itself before the dial to one of its addresses gets an answer. The link that is
+/// there is not to be replaced by what the dial would lead to.
+#[test]
+fn a_dial_that_lasts_is_abandoned_when_its_peer_comes_by_itself() {
+    for (lasts, is_abandoned) in [(100, false), (400, true)] {
+        let net = Net::new(1, 2, |_| vec![1]);
+        let mut mesh = Mesh::new(net.hosts[0].config.clone(), [0; 32], net.now);
+        let Some(Event::Dial { dial, .. }) = mesh.poll_event() else {
+            panic!("the target is dialled at once")
+        };
+        let mut now = net.now;
+        mesh.handle_link_opened(LinkId(1), net.info(1, Side::Dialed(dial), 5), now);
+        mesh.handle_link_closed(LinkId(1), "it is gone", now);
+        let dial = loop {
+            match mesh.poll_event() {
+                Some(Event::Dial { dial, .. }) => break dial,
+                Some(_) => {}
+                None => {
+                    now = mesh.poll_timeout().expect("it is dialled again").0;
+                    mesh.handle_timeout(now);
+                }
+            }
+        };
+        now += Duration::from_millis(lasts);
+        mesh.handle_link_opened(LinkId(2), net.info(1, Side::Accepted, 5), now);
+        let events: Vec<Event> = std::iter::from_fn(|| mesh.poll_event()).collect();
+        assert_eq!(events.contains(&Event::AbandonDial { dial }), is_abandoned, "{lasts} ms: {events:?}");
+    }
 }
 
 #[test]

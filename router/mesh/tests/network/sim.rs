@@ -86,6 +86,8 @@ pub(crate) struct Net {
     queue: BTreeMap<(Instant, u64), Happening>,
     sequence: u64,
     cut: BTreeSet<(usize, usize)>,
+    /// Dials that were given up, by host and its run.
+    abandoned: BTreeSet<(usize, u64, DialId)>,
     pub(crate) keep_incarnation: bool,
     /// Between which hosts, the lower one first, fastdp works.
     pub(crate) is_fast: fn(usize, usize) -> bool,
@@ -136,6 +138,7 @@ impl Net {
             queue: BTreeMap::new(),
             sequence: 0,
             cut: BTreeSet::new(),
+            abandoned: BTreeSet::new(),
             keep_incarnation: true,
             is_fast: |_, _| false,
         }
@@ -314,7 +317,7 @@ impl Net {
         if self.hosts[to].mesh.is_none() || self.is_cut(from, to) {
             return self.schedule(Duration::from_millis(500), Happening::Refused { dial, from, run });
         }
-        if self.running(from, run).is_none() {
+        if self.running(from, run).is_none() || self.abandoned.remove(&(from, run, dial)) {
             return;
         }
         let wire = self.wires.len();
@@ -322,24 +325,29 @@ impl Net {
         self.wires.push(Wire { ends, open: true, last: [self.now; 2] });
         let tiebreak = u128::from(self.chance.below(u64::MAX));
         for (end, peer, side) in [(0, to, Side::Dialed(dial)), (1, from, Side::Accepted)] {
-            let config = &self.hosts[peer].config;
-            let info = LinkInfo {
-                peer: config.name,
-                uid: config.uid,
-                public_key: config.public_key,
-                nickname: config.nickname.clone(),
-                incarnation: config.incarnation,
-                listen_port: config.listen_port,
-                side,
-                remote: address(peer),
-                tiebreak,
-                encrypted: true,
-            };
+            let info = self.info(peer, side, tiebreak);
             let (host, now) = (ends[end].0, self.now);
             if let Some(mesh) = &mut self.hosts[host].mesh {
                 mesh.handle_link_opened(link_id(wire, end), info, now);
                 self.drain(host);
             }
+        }
+    }
+
+    /// What the other end of a link learns about a host.
+    pub(crate) fn info(&self, host: usize, side: Side, tiebreak: u128) -> LinkInfo {
+        let config = &self.hosts[host].config;
+        LinkInfo {
+            peer: config.name,
+            uid: config.uid,
+            public_key: config.public_key,
+            nickname: config.nickname.clone(),
+            incarnation: config.incarnation,
+            listen_port: config.listen_port,
+            side,
+            remote: address(host),
+            tiebreak,
+            encrypted: true,
         }
     }
 

@@ -32,7 +32,7 @@ impl Net {
                 let latency = self.latency(host, to) * 4;
                 self.schedule(latency, Happening::Connect { dial, from: host, to, run });
             }
-            Event::AbandonDial { .. } => {}
+            Event::AbandonDial { dial } => _ = self.abandoned.insert((host, run, dial)),
             Event::RoutesChanged => self.hosts[host].rerouted += 1,
             Event::CloseLink { link, reason } => {
                 self.hosts[host].closed.push(reason);
