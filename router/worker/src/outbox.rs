@@ -148,10 +148,15 @@ impl Outbox {
                 self.too_big.push((self.links[index], message.segment));
                 return;
             }
-            // The interface cannot take bursts (no checksum offload, or an old kernel): one by one, for good.
+            // The interface cannot take bursts (no checksum offload, or an old kernel): one by one, for good. Or their
+            // datagrams are too long for the path, of which `udp_send_skb` says the same: that shows when one goes alone.
             Some(libc::EIO | libc::EINVAL | libc::EOPNOTSUPP) if is_burst => {
-                self.has_bursts = false;
-                self.send_singly(message, socket, tally);
+                let are_too_long = self.send_singly(message, socket, tally);
+                if !are_too_long {
+                    self.has_bursts = false;
+                } else if self.too_big.len() < MAX_MESSAGES {
+                    self.too_big.push((self.links[index], message.segment));
+                }
                 return;
             }
             _ => {}
@@ -162,15 +167,21 @@ impl Outbox {
         tally.discard_many(reason, datagrams);
     }
 
-    fn send_singly(&self, message: Outgoing, socket: &Socket, tally: &Tally) {
+    /// Says whether datagrams were refused as too long.
+    fn send_singly(&self, message: Outgoing, socket: &Socket, tally: &Tally) -> bool {
+        let mut are_too_long = false;
         let end = message.start + message.len;
         for start in (message.start..end).step_by(message.segment) {
             let len = message.segment.min(end - start);
             let single = Outgoing { start, len, segment: len, ..message };
-            if socket.send(&self.slab, &[single]).1.is_err() {
-                tally.discard(Discard::SendFailed);
+            match socket.send(&self.slab, &[single]).1 {
+                Ok(()) => {}
+                // The worker knows whether frames were lost.
+                Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => are_too_long = true,
+                Err(_) => tally.discard(Discard::SendFailed),
             }
         }
+        are_too_long
     }
 
     /// Adds a datagram of `len` bytes behind the last one: to the last message if it is still open, equal in size and
