@@ -47,7 +47,7 @@ fn containers_see_who_calls_from_outside_where_they_are_called_by_their_own_host
     play("containers_see_who_calls_from_outside_where_they_are_called_by_their_own_host", |programs| {
         let mut lab = lab()?;
         let hosts: [Host; 3] = hosts(&mut lab)?;
-        let routers = routers(programs, &hosts[..2], &["--no-masq-local"])?;
+        let mut routers = routers(programs, &hosts[..2], &["--no-masq-local"])?;
         await_mesh(&routers, 1)?;
         let outside = &hosts[2];
         let [door, caller] = [hosts[0].address()?, outside.address()?];
@@ -87,6 +87,16 @@ fn containers_see_who_calls_from_outside_where_they_are_called_by_their_own_host
             Ok(Look::when(listed.as_ref().is_ok_and(|all| all.contains(&stays)), || format!("{listed:?}")))
         })?;
         ensure!(ping(&lab, outside, before.address())? == 3 && counted(&before, &caller)? == 6);
+        // One whose record comes behind that of the host, over a restart.
+        let netns = after.container.netns();
+        let zoe = routers[0].tell(&format!("attach --netns {} zoe", netns.display()))?;
+        ensure!(set()?.contains(&zoe), "{zoe} is not among them");
+        routers[0].kill()?;
+        hosts[0].run("nft flush ruleset")?;
+        routers[0].restart()?;
+        routers[0].await_ready()?;
+        let listed = set()?;
+        ensure!(listed.contains(&stays) && listed.contains(&zoe), "{zoe} or {stays} is not among {listed}");
         routers[0].tell("hide")?;
         ensure!(set().is_err(), "the set is still there, and nothing is exposed");
         finish(routers)

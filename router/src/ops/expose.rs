@@ -144,8 +144,11 @@ impl Ops {
         let told = {
             let Some(mut kept) = self.sources.lock() else { return };
             let local = self.local_addresses();
-            let gone = kept.difference(&local).copied().collect();
-            let come = local.difference(&kept).copied().collect();
+            let gone: BTreeSet<IpAddr> = kept.difference(&local).copied().collect();
+            let come: BTreeSet<IpAddr> = local.difference(&kept).copied().collect();
+            if gone.is_empty() && come.is_empty() {
+                return;
+            }
             let told = nft::keep_sources(&gone, &come);
             if told.is_ok() {
                 *kept = local;

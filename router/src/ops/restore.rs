@@ -33,6 +33,8 @@ impl Ops {
         }
         self.restore_names().await.map_err(anyhow::Error::from)?;
         self.guard_ports();
+        // The host was exposed again before all containers were known.
+        self.keep_sources();
         if !self.records().contains_key(&ContainerId::expose()) {
             self.masquerade(None).map_err(anyhow::Error::from)?;
         }

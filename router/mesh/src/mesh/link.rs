@@ -1,14 +1,15 @@
 //! Links come and go.
 
-use std::time::Instant;
+use std::{net::SocketAddr, time::Instant};
 
-use weave_model::LinkId;
+use weave_model::{LinkId, PeerName};
 
 use super::Mesh;
 use crate::{
-    CloseReason, Event, LinkInfo, Overlay, OverlayKind, Retry, Side, Transmit,
+    CloseReason, DialId, Event, LinkInfo, Overlay, OverlayKind, Retry, Side, Transmit,
     link_state::LinkState,
     links::Link,
+    maker::Aim,
     wire::{self, Scope},
 };
 
@@ -70,9 +71,7 @@ impl Mesh {
         }
         let dial = if let Side::Dialed(dial) = info.side { Some(dial) } else { None };
         let mut link = Link::new(info, None, now);
-        link.aim = self.maker.linked(dial, peer, &link.addresses(), now);
-        let spare = self.maker.take_spare();
-        self.events.extend(spare.into_iter().map(|dial| Event::AbandonDial { dial }));
+        link.aim = self.linked(dial, peer, &link.addresses(), now);
         link.outbox.notify(wire::observed(remote));
         if !self.peers.is_reachable(peer) {
             link.outbox.digest(Scope::Opening);
@@ -81,6 +80,20 @@ impl Mesh {
         self.links.insert(id, link);
         self.ready.insert(id);
         self.events.push_back(Event::LinkAdopted { link: id, peer });
+    }
+
+    /// Notes that there is a link to a peer, and abandons the dials that it makes superfluous.
+    fn linked(
+        &mut self,
+        dial: Option<DialId>,
+        peer: PeerName,
+        remote: &[SocketAddr],
+        now: Instant,
+    ) -> Option<Aim> {
+        let aim = self.maker.linked(dial, peer, remote, now);
+        let spare = self.maker.take_spare();
+        self.events.extend(spare.into_iter().map(|dial| Event::AbandonDial { dial }));
+        aim
     }
 
     /// Publishes a link when something comes over it: the other end, which may have refused it, has adopted it.
@@ -98,9 +111,7 @@ impl Mesh {
         if let Side::Dialed(dial) = info.side {
             let retry = if reason.is_final() { Retry::Never } else { Retry::Backoff };
             if reason == CloseReason::Duplicate {
-                self.maker.linked(Some(dial), info.peer, &[info.remote], now);
-                let spare = self.maker.take_spare();
-                self.events.extend(spare.into_iter().map(|dial| Event::AbandonDial { dial }));
+                self.linked(Some(dial), info.peer, &[info.remote], now);
             } else {
                 if reason == CloseReason::NameCollision {
                     self.maker.slow_down(Some(dial), info.peer);
@@ -204,7 +215,7 @@ impl Mesh {
         self.links.link(link)?.overlays().in_use()
     }
 
-    fn publish_link(&mut self, peer: weave_model::PeerName, state: LinkState, now: Instant) {
+    fn publish_link(&mut self, peer: PeerName, state: LinkState, now: Instant) {
         let before = self.peers.own().record.stamp();
         if self.peers.set_link(peer, state) {
             self.mark_dirty(self.peers.me(), before, None, now);
