@@ -36,7 +36,7 @@ const NEEDED: [(&str, &str); 4] = [
     ("xz", "xz-utils"),
 ];
 /// Modules that nothing asks the kernel for by name, or that are wanted before anybody does; the others come by themselves.
-const MODULES: &str = "tun veth bridge vxlan nf_tables nft_counter xfrm_user esp4 esp6 gcm seqiv echainiv chacha20poly1305 sch_netem";
+const MODULES: &str = "tun veth bridge br_netfilter vxlan nf_tables nft_counter xfrm_user esp4 esp6 gcm seqiv echainiv chacha20poly1305 sch_netem";
 /// What lies below `kernel/` in the modules' directory and is of use.
 const MODULE_TREES: [&str; 5] = ["net", "crypto", "arch/x86/crypto", "lib", "drivers/net"];
 
@@ -201,6 +201,9 @@ fn assemble(guest: &Path, kernel: &Kernel, tests: &BTreeSet<PathBuf>, commands: 
         let name = test.file_name().context("a test program has a name")?;
         put(&root, test, &Path::new("/target/debug/deps").join(name))?;
     }
+    // Its tests know it by the place where it was built.
+    let npc = debug.join("weave-npc");
+    put(&root, &npc, &npc)?;
     modules(kernel, &root)?;
     for (name, text) in [
         ("passwd", "root:x:0:0:root:/root:/bin/sh\n"),

@@ -171,8 +171,9 @@ const GUEST_LINTS: Check = Check {
 };
 
 /// What `--guest` runs.
-const GUEST: [guest::Tests; 8] = [
+const GUEST: [guest::Tests; 9] = [
     guest::Tests { package: "weave-hostnet", features: "", target: "netns", filter: "esp::" },
+    guest::Tests { package: "weave-npc", features: "", target: "netns", filter: "traffic:: the_nft_tool" },
     guest::Tests { package: "weave-tests", features: "guest", target: "e2e_esp", filter: "--skip by_hand" },
     end_to_end("e2e_fastdp"),
     end_to_end("e2e_secrecy"),

@@ -35,6 +35,8 @@ struct Traffic {
     /// With it, and no policy.
     newconn_none: f64,
     newconn: f64,
+    /// Allowed in the way that the program looks at last.
+    newconn_last: f64,
     /// None where the tools of the rival are not installed.
     newconn_linear: Option<f64>,
     tcp_none: f64,
@@ -101,6 +103,10 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Row>> {
     let (newconn, none) = (of(|t| t.newconn), of(|t| t.newconn_none));
     use Better::{Less, More};
     let mut rows = vec![Row::new("policy.newconn_10k", "/s", More, &newconn).against("no-policies", &none)];
+    rows.push(
+        Row::new("policy.newconn_10k_last", "/s", More, &of(|t| t.newconn_last))
+            .against("no-policies", &none),
+    );
     rows.push(
         Row::new("policy.newconn_table", "/s", More, &none).against("no-table", &of(|t| t.newconn_bare)),
     );
