@@ -83,17 +83,10 @@ impl Cluster {
         Ok(())
     }
 
-    /// What changed since the last call.
-    pub(crate) fn poll(&self, known: &World) -> Vec<Change> {
-        self.mailbox.as_ref().map(|mailbox| mailbox.take(known)).unwrap_or_default()
-    }
-
-    /// The kinds of which not everything was listed yet. Whoever asks is told of the next news again.
-    pub(crate) fn missing(&self) -> Vec<Kind> {
-        let Some(mailbox) = &self.mailbox else { return Kind::ALL.to_vec() };
-        mailbox.is_told.store(false, Ordering::Release);
-        let state = mailbox.state();
-        Kind::ALL.into_iter().filter(|kind| !state.inbox.is_listed(*kind)).collect()
+    /// What changed since the last call, and the kinds of which not everything has been told with that.
+    pub(crate) fn poll(&self, known: &World) -> (Vec<Change>, Vec<Kind>) {
+        let nothing = || (Vec::new(), Kind::ALL.to_vec());
+        self.mailbox.as_ref().map_or_else(nothing, |mailbox| mailbox.take(known))
     }
 
     /// The kinds that cannot be followed at present.
@@ -199,9 +192,12 @@ impl Mailbox {
         }
     }
 
-    fn take(&self, known: &World) -> Vec<Change> {
+    fn take(&self, known: &World) -> (Vec<Change>, Vec<Kind>) {
         self.is_told.store(false, Ordering::Release);
-        self.state().inbox.take(known)
+        let mut state = self.state();
+        let changes = state.inbox.take(known);
+        let missing = Kind::ALL.into_iter().filter(|kind| !state.inbox.is_listed(*kind));
+        (changes, missing.collect())
     }
 
     /// Notes whether a kind can be followed; each change of that is logged once.

@@ -24,7 +24,7 @@ use crate::{
     explain::blocked_line,
     kernel::Kernel,
     program::{self, Multicast, TABLE},
-    source::{Event, Readiness, Source},
+    source::{Event, News, Readiness, Source},
     web,
 };
 
@@ -60,6 +60,8 @@ struct Daemon {
     source: Source,
     scope: Scope,
     world: World,
+    /// How much of what the source has to tell is in the world.
+    readiness: Readiness,
     compiler: Compiler,
     kernel: Kernel,
     /// Whether what we want is in the kernel, not only what an earlier daemon left there.
@@ -114,6 +116,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         compiler: Compiler::new(config.scope.clone()),
         scope: config.scope,
         world: World::default(),
+        readiness: Readiness::nothing(),
         kernel,
         is_in_force: false,
         is_bare: nft::Session::open()?.read(&program::program(config.multicast))?.is_none(),
@@ -139,12 +142,12 @@ impl Daemon {
     /// then only differences are changed. Where there is none, pods are isolated as soon as it is known who is, before all
     /// those are known whom they may talk to: closed first, open later.
     fn start(&mut self) -> anyhow::Result<()> {
-        match self.source.readiness() {
+        self.take_in()?;
+        match self.readiness {
             Readiness::Everything => {}
             Readiness::Isolation if self.is_bare => {}
             Readiness::Isolation | Readiness::Missing(_) => return Ok(()),
         }
-        self.take_in()?;
         let delta = self.compiler.poll_delta().unwrap_or_default();
         self.kernel.apply(&delta)?;
         self.is_in_force = true;
@@ -159,7 +162,7 @@ impl Daemon {
 
     /// A wrong node name would leave everything open without a word.
     fn look_for_own_pods(&mut self) {
-        if self.has_looked || self.source.readiness() != Readiness::Everything {
+        if self.has_looked || self.readiness != Readiness::Everything {
             return;
         }
         self.has_looked = true;
@@ -255,7 +258,9 @@ impl Daemon {
     }
 
     fn take_in(&mut self) -> anyhow::Result<()> {
-        for change in self.source.poll(&self.world)? {
+        let News { changes, readiness } = self.source.poll(&self.world)?;
+        self.readiness = readiness;
+        for change in changes {
             self.world.apply(change.clone());
             self.compiler.handle_change(change);
         }

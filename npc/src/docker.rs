@@ -82,9 +82,9 @@ impl Docker {
         Ok(())
     }
 
-    /// The containers, as far as it is known.
-    pub(crate) fn pods(&self) -> Vec<Pod> {
-        self.mailbox.as_ref().map(|mailbox| mailbox.take()).unwrap_or_default()
+    /// The containers; `None` as long as they were not listed.
+    pub(crate) fn pods(&self) -> Option<Vec<Pod>> {
+        self.mailbox.as_ref().and_then(|mailbox| mailbox.take())
     }
 
     /// Waits until everything that the engine knows now is known.
@@ -93,11 +93,6 @@ impl Docker {
     /// When it does not say so.
     pub(crate) fn catch_up(&self) -> anyhow::Result<()> {
         self.mailbox.as_ref().map_or(Ok(()), |mailbox| mailbox.catch_up())
-    }
-
-    /// Whether the containers were listed at least once.
-    pub(crate) fn is_listed(&self) -> bool {
-        self.mailbox.as_ref().is_some_and(|mailbox| mailbox.state().pods.is_some())
     }
 
     /// Whether the engine cannot be followed at present.
@@ -167,11 +162,11 @@ impl Mailbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> Vec<Pod> {
+    fn take(&self) -> Option<Vec<Pod>> {
         self.is_told.store(false, Ordering::Release);
         let mut state = self.state();
         state.is_unseen = false;
-        state.pods.clone().unwrap_or_default()
+        state.pods.clone()
     }
 
     /// Takes the result of a list in that was begun when `asked` lists had been asked for. Returns whether anybody is

@@ -34,6 +34,15 @@ pub enum Source {
     Docker(Docker, Directory),
 }
 
+/// What a source says at one time.
+#[derive(Debug)]
+pub struct News {
+    /// What changed since the time before.
+    pub changes: Vec<Change>,
+    /// How much it has told with that. What comes later is not in it, even if it is there already.
+    pub readiness: Readiness,
+}
+
 /// How much a source has told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
@@ -43,6 +52,24 @@ pub enum Readiness {
     Isolation,
     /// Everything, once at least.
     Everything,
+}
+
+impl Readiness {
+    /// Of a source that has not been looked at.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self::Missing(Kind::ALL.to_vec())
+    }
+
+    /// The kinds of which more is to come.
+    #[must_use]
+    pub fn missing(&self) -> &[Kind] {
+        match self {
+            Self::Everything => &[],
+            Self::Isolation => &[Kind::Pods],
+            Self::Missing(kinds) => kinds,
+        }
+    }
 }
 
 impl Source {
@@ -95,32 +122,31 @@ impl Source {
     ///
     /// # Errors
     /// When the source cannot be read at all; what is known of it stays.
-    pub fn poll(&mut self, known: &World) -> anyhow::Result<Vec<Change>> {
+    pub fn poll(&mut self, known: &World) -> anyhow::Result<News> {
         match self {
-            Self::Cluster(cluster) => Ok(cluster.poll(known)),
-            Self::Directory(directory) => Ok(known.changes_to(&directory.read()?)),
+            Self::Cluster(cluster) => {
+                let (changes, missing) = cluster.poll(known);
+                let readiness = match missing[..] {
+                    [] => Readiness::Everything,
+                    [Kind::Pods] => Readiness::Isolation,
+                    _ => Readiness::Missing(missing),
+                };
+                Ok(News { changes, readiness })
+            }
+            Self::Directory(directory) => {
+                let changes = known.changes_to(&directory.read()?);
+                Ok(News { changes, readiness: Readiness::Everything })
+            }
             Self::Docker(docker, directory) => {
                 let mut world = directory.read()?;
-                docker.pods().into_iter().for_each(|pod| world.apply(Change::Pod(pod)));
+                let containers = docker.pods();
+                // Without its containers nobody would be isolated.
+                let missing = || Readiness::Missing(vec![Kind::Pods]);
+                let readiness = containers.as_ref().map_or_else(missing, |_| Readiness::Everything);
+                containers.into_iter().flatten().for_each(|pod| world.apply(Change::Pod(pod)));
                 imply_namespaces(&mut world);
-                Ok(known.changes_to(&world))
+                Ok(News { changes: known.changes_to(&world), readiness })
             }
-        }
-    }
-
-    /// How much it has told.
-    #[must_use]
-    pub fn readiness(&self) -> Readiness {
-        match self {
-            Self::Directory(_) => Readiness::Everything,
-            Self::Docker(docker, _) if docker.is_listed() => Readiness::Everything,
-            // Without its containers nobody would be isolated.
-            Self::Docker(..) => Readiness::Missing(vec![Kind::Pods]),
-            Self::Cluster(cluster) => match &cluster.missing()[..] {
-                [] => Readiness::Everything,
-                [Kind::Pods] => Readiness::Isolation,
-                missing => Readiness::Missing(missing.to_vec()),
-            },
         }
     }
 

@@ -3,10 +3,7 @@
 use weave_policy::{Change, Scope, World};
 
 use super::Daemon;
-use crate::{
-    cluster::Kind, control::Request, expected::Expected, explain::explanations, metrics::Snapshot,
-    source::Readiness,
-};
+use crate::{cluster::Kind, control::Request, expected::Expected, explain::explanations, metrics::Snapshot};
 
 impl Daemon {
     pub(super) fn answer(&mut self, request: &Request) -> String {
@@ -45,11 +42,8 @@ impl Daemon {
 
     /// The kinds of objects that are not all known yet.
     pub(super) fn waits_for(&self) -> Option<String> {
-        match self.source.readiness() {
-            Readiness::Everything => None,
-            Readiness::Isolation => Some(list(&[Kind::Pods])),
-            Readiness::Missing(kinds) => Some(list(&kinds)),
-        }
+        let missing = self.readiness.missing();
+        (!missing.is_empty()).then(|| list(missing))
     }
 
     fn status(&self) -> String {

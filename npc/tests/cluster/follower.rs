@@ -13,7 +13,7 @@ use std::{
 use weave_npc::{
     clock,
     cluster::Access,
-    source::{Event, Readiness, Source},
+    source::{Event, News, Readiness, Source},
 };
 use weave_policy::{Compiler, Facts, Flow, Protocol, Scope, Traffic, World};
 
@@ -61,6 +61,8 @@ pub(crate) struct Follower {
     pub(crate) source: Source,
     events: Receiver<Event>,
     pub(crate) world: World,
+    /// How much of what the server has is in the world.
+    pub(crate) readiness: Readiness,
     compiler: Compiler,
     facts: Facts,
     /// How many changes were told.
@@ -83,6 +85,7 @@ impl Follower {
             source,
             events,
             world: World::default(),
+            readiness: Readiness::nothing(),
             compiler: Compiler::new(Scope::Node("here".to_owned())),
             facts: Facts::default(),
             changes: 0,
@@ -93,7 +96,9 @@ impl Follower {
     /// Takes in what there is; waits for news a little if there is none.
     pub(crate) fn step(&mut self) {
         let _none_is_fine = self.events.recv_timeout(Duration::from_millis(20));
-        for change in self.source.poll(&self.world).unwrap() {
+        let News { changes, readiness } = self.source.poll(&self.world).unwrap();
+        self.readiness = readiness;
+        for change in changes {
             self.changes += 1;
             self.world.apply(change.clone());
             self.compiler.handle_change(change);
@@ -116,7 +121,7 @@ impl Follower {
     pub(crate) fn until_like(&mut self, server: &Server) {
         let wanted = by_directory(server);
         self.until("the world of the server", |follower| {
-            follower.source.readiness() == Readiness::Everything && follower.world == wanted
+            follower.readiness == Readiness::Everything && follower.world == wanted
         });
         let mut addresses: Vec<_> = wanted.pods.values().flat_map(|pod| pod.addresses.clone()).collect();
         addresses.sort();
@@ -136,13 +141,13 @@ impl Follower {
 }
 
 /// What a directory with the same objects says.
-fn by_directory(server: &Server) -> World {
+pub(crate) fn by_directory(server: &Server) -> World {
     let files = Directory::new();
     for (name, text) in server.manifests() {
         files.write(&name, &text);
     }
     let mut world = World::default();
-    let changes = Source::directory(files.0.clone()).poll(&world).unwrap();
+    let News { changes, .. } = Source::directory(files.0.clone()).poll(&world).unwrap();
     changes.into_iter().for_each(|change| world.apply(change));
     world
 }

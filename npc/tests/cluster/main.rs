@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde_json::json;
 use weave_npc::{cluster::Kind, source::Readiness};
 
-use follower::Follower;
+use follower::{Follower, by_directory};
 use objects::{allow, namespace, pod, policy};
 use server::{End, Mood, Server};
 
@@ -179,11 +179,14 @@ fn it_says_how_much_it_knows_until_it_knows_everything() {
     server.set_mood(Mood::Status(500));
     let mut follower = Follower::new(&server);
     follower.until("attempts", |_| server.requests(&[]) >= 3);
-    assert_eq!(follower.source.readiness(), Readiness::Missing(Kind::ALL.to_vec()));
+    assert_eq!(follower.readiness, Readiness::Missing(Kind::ALL.to_vec()));
     server.set_mood(Mood::WithholdsPods);
-    follower.until("who is isolated", |follower| follower.source.readiness() == Readiness::Isolation);
+    follower.until("who is isolated", |follower| follower.readiness == Readiness::Isolation);
     assert_eq!(follower.world.pods.len(), 0);
     server.set_mood(Mood::Good);
+    // What is said to be known has been told by then.
+    follower.until("everything", |follower| follower.readiness == Readiness::Everything);
+    assert_eq!(follower.world, by_directory(&server));
     follower.until_like(&server);
 }
 

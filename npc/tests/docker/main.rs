@@ -20,7 +20,7 @@ use std::{
 
 use weave_npc::{
     clock, docker,
-    source::{Event, Readiness, Source},
+    source::{Event, News, Readiness, Source},
 };
 use weave_policy::World;
 
@@ -65,6 +65,7 @@ struct Follower {
     source: Source,
     events: Receiver<Event>,
     world: World,
+    readiness: Readiness,
     directory: Directory,
 }
 
@@ -80,7 +81,7 @@ impl Follower {
         let mut source = Source::docker(access, directory.0.join("policies"));
         let (sender, events) = sync_channel(64);
         source.watch(sender).unwrap();
-        Self { source, events, world: World::default(), directory }
+        Self { source, events, world: World::default(), readiness: Readiness::nothing(), directory }
     }
 
     fn engine(&self) -> Engine {
@@ -102,7 +103,9 @@ impl Follower {
     }
 
     fn look(&mut self) {
-        for change in self.source.poll(&self.world).unwrap() {
+        let News { changes, readiness } = self.source.poll(&self.world).unwrap();
+        self.readiness = readiness;
+        for change in changes {
             self.world.apply(change);
         }
     }
@@ -122,7 +125,7 @@ const ELSEWHERE: &str = "shop/elsewhere 10.9.9.9";
 fn containers_come_and_go_and_are_known_before_their_first_process_runs() {
     let mut follower = Follower::new();
     let engine = follower.engine();
-    follower.until("a first list", |follower| follower.source.readiness() == Readiness::Everything);
+    follower.until("a first list", |follower| follower.readiness == Readiness::Everything);
     engine.create("c1", &[("weave.namespace", "shop"), ("app", "web")]);
     follower.until_pods_are(&[ELSEWHERE, "shop/name-of-c1"]);
     engine.connect("c1", "172.17.0.2");
@@ -155,7 +158,7 @@ fn containers_come_and_go_and_are_known_before_their_first_process_runs() {
 #[test]
 fn what_is_known_stays_while_the_engine_is_away_and_what_happened_is_found_afterwards() {
     let mut follower = Follower::new();
-    assert!(matches!(follower.source.readiness(), Readiness::Missing(_)), "there is no engine yet");
+    assert!(matches!(follower.readiness, Readiness::Missing(_)), "there is no engine yet");
     let error = follower.source.catch_up().unwrap_err().to_string();
     assert!(error.contains("no Docker engine listens"), "{error}");
     let engine = follower.engine();
@@ -167,7 +170,7 @@ fn what_is_known_stays_while_the_engine_is_away_and_what_happened_is_found_after
     assert!(follower.source.catch_up().is_err());
     follower.look();
     assert_eq!(follower.pods(), ["default/name-of-c1 172.17.0.2", ELSEWHERE]);
-    assert_eq!(follower.source.readiness(), Readiness::Everything);
+    assert_eq!(follower.readiness, Readiness::Everything);
     engine.stop("c1");
     engine.create("c2", &[]);
     engine.run("c2", "172.17.0.4");
@@ -180,7 +183,7 @@ fn what_is_known_stays_while_the_engine_is_away_and_what_happened_is_found_after
 fn whoever_waits_is_told_of_everything_before_and_lost_events_are_made_up_for() {
     let mut follower = Follower::new();
     let engine = follower.engine();
-    follower.until("a first list", |follower| follower.source.readiness() == Readiness::Everything);
+    follower.until("a first list", |follower| follower.readiness == Readiness::Everything);
     for n in 0..50 {
         let id = format!("c{n}");
         engine.create(&id, &[]);

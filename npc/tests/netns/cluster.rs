@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     authority,
-    lab::{Npc, Pod, run, wait_until, works},
+    lab::{Npc, Pod, run, shell, wait_until, works},
     objects::{allow, namespace, pod, policy},
     server::{End, Mood, Server},
     upkeep::open_connections,
@@ -21,6 +21,8 @@ use crate::{
 /// Where a container finds its service account.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Enough for each order of three lists, and for one that is complete while the table is being made.
+const STARTS: usize = 30;
 
 /// A cluster with a namespace `x` whose pods `web` only those of `friend` may reach.
 fn cluster() -> Server {
@@ -91,6 +93,36 @@ fn policies_of_a_cluster_are_in_force_and_stay_so_while_its_server_is_away() {
         wait_until("an open pod", PATIENCE, || reaches(&friend));
         server.put("networkpolicies", policy("x", "deny", json!({"podSelector": {}})));
         wait_until("a closed pod", PATIENCE, || !reaches(&friend) && !reaches(&stranger));
+    });
+}
+
+/// NP-81: whoever waits until policies are in force may rely on it, however the lists arrive.
+#[test]
+fn at_the_first_start_nothing_is_said_to_be_in_force_that_is_not() {
+    run("cluster::at_the_first_start_nothing_is_said_to_be_in_force_that_is_not", || {
+        let (web, friend, stranger) = (Pod::unknown(1), Pod::unknown(2), Pod::unknown(3));
+        let at_web = web.inside(|| UdpSocket::bind(("10.0.0.1", 80)).unwrap());
+        at_web.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let from = |pod: &Pod| pod.inside(|| UdpSocket::bind(("0.0.0.0", 0)).unwrap());
+        let (at_friend, at_stranger) = (from(&friend), from(&stranger));
+        let server = cluster();
+        let rule = json!({"podSelector": {"matchLabels": {"app": "web"}},
+            "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "friend"}}}]}]});
+        server.put("networkpolicies", policy("x", "web", rule));
+        for (name, number) in [("web", 1), ("friend", 2), ("stranger", 3)] {
+            server.put("pods", local(name, name, number));
+        }
+        for _ in 0..STARTS {
+            let npc = launch(&server);
+            wait_until("policies in force", PATIENCE, || npc.is_in_force());
+            at_stranger.send_to(b"stranger", ("10.0.0.1", 80)).unwrap();
+            at_friend.send_to(b"friend", ("10.0.0.1", 80)).unwrap();
+            let mut said = [0; 8];
+            let length = at_web.recv(&mut said).unwrap();
+            assert_eq!(std::str::from_utf8(&said[..length]), Ok("friend"));
+            npc.kill();
+            shell(&format!("{} reset", env!("CARGO_BIN_EXE_weave-npc")));
+        }
     });
 }
 
