@@ -3,7 +3,7 @@
 //! The kernel works a batch off while we send it, and all of it or nothing takes effect; its answers wait in the
 //! socket when the call returns. So nothing here ever waits.
 
-use std::{collections::BTreeSet, io, os::fd::AsRawFd};
+use std::{io, os::fd::AsRawFd};
 
 use rtnetlink::sys::{Socket, protocols::NETLINK_NETFILTER};
 
@@ -40,23 +40,29 @@ pub(super) fn commit_if(
     generation: Option<u32>,
 ) -> Result<(), HostError> {
     let answers = channel.exchange(&batch(messages, generation))?;
-    let mut acknowledged = BTreeSet::new();
+    let mut is_done = messages.is_empty();
     for answer in answers.iter().filter(|a| a.kind == ERROR) {
-        let index = usize::try_from(answer.sequence).unwrap_or(0).checked_sub(1);
+        let number = usize::try_from(answer.sequence).unwrap_or(0);
         match answer.error() {
-            Some(error) => return Err(refusal(index.and_then(|i| messages.get(i)), error)),
-            None => acknowledged.extend(index),
+            Some(error) => {
+                let message = number.checked_sub(1).and_then(|index| messages.get(index));
+                return Err(refusal(message, error));
+            }
+            None => is_done |= number == messages.len(),
         }
     }
-    if acknowledged.len() == messages.len() {
+    if is_done {
         return Ok(());
     }
-    let source = io::Error::other("the kernel did not answer every message");
+    let source = io::Error::other("the kernel did not say that it was done");
     Err(HostError::Kernel { doing: "changing nftables rules".to_owned(), source })
 }
 
 /// `messages` between the marks that make them one transaction. Sequence numbers: 0 begins, 1 to n are the messages,
 /// n + 1 ends.
+///
+/// The kernel answers when all of them have taken effect or none has. What it refuses it always tells; of what it took,
+/// only the last is asked for: hundreds of answers do not fit into a socket that may not be enlarged.
 fn batch(messages: &[Message], generation: Option<u32>) -> Vec<u8> {
     const GENERATION: u16 = 1;
     let subsystem = [0, 0, NFTABLES.to_be_bytes()[0], NFTABLES.to_be_bytes()[1]];
@@ -68,7 +74,8 @@ fn batch(messages: &[Message], generation: Option<u32>) -> Vec<u8> {
         sequence += 1;
         let kind = NFTABLES << 8 | part.operation as u16;
         let place = if part.at_head { 0 } else { APPEND };
-        let flags = REQUEST | ACKNOWLEDGE | CREATE | place;
+        let answer = if sequence as usize == messages.len() { ACKNOWLEDGE } else { 0 };
+        let flags = REQUEST | CREATE | answer | place;
         bytes.extend(message(kind, flags, sequence, [part.family, 0, 0, 0], part.attributes.as_bytes()));
     }
     bytes.extend(message(BATCH_END, REQUEST, sequence + 1, subsystem, &[]));
