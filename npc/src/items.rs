@@ -1,16 +1,32 @@
 //! Elements as items of the sets of the [program](crate::program), and back.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use weave_hostnet::nft::{IpFamily, Item, Program, SetChange, Value};
 use weave_policy::{ClassId, Direction, Element, PeerId, Ports, Protocol, RangeId};
 
-use crate::program::{Bank, SWITCH, classes, named};
+use crate::program::{Bank, JUDGING, SWITCH, classes, named};
 
-/// Name of the set of addresses whose established connections are judged.
+/// The item that says that established connections of an address are judged.
 #[must_use]
-pub fn rejudge_set(address: IpAddr) -> String {
-    named("rejudge", family_of(address))
+pub fn rejudge_item(address: IpAddr) -> (String, Item) {
+    (named("rejudge", family_of(address)), address_item(address))
+}
+
+/// The item of [`JUDGING`].
+#[must_use]
+pub fn judging_item() -> (String, Item) {
+    (JUDGING.to_owned(), flag())
+}
+
+/// All items there are while established connections of these addresses are judged.
+#[must_use]
+pub fn rejudge_items(addresses: &BTreeSet<IpAddr>) -> BTreeSet<(String, Item)> {
+    let any = (!addresses.is_empty()).then(judging_item);
+    addresses.iter().copied().map(rejudge_item).chain(any).collect()
 }
 
 /// The item of a set of addresses.
@@ -22,7 +38,12 @@ pub fn address_item(address: IpAddr) -> Item {
 /// The item of [`SWITCH`].
 #[must_use]
 pub fn switch_item() -> (String, Item) {
-    (SWITCH.to_owned(), Item { key: vec![Value::Number(0)], last: None, value: None })
+    (SWITCH.to_owned(), flag())
+}
+
+/// The only item of a set that is either empty or not.
+fn flag() -> Item {
+    Item { key: vec![Value::Number(0)], last: None, value: None }
 }
 
 const fn family_of(address: IpAddr) -> IpFamily {
@@ -56,8 +77,11 @@ fn unbanked(element: &Element) -> (String, Item) {
             let at = |port| vec![Value::Protocol(protocol.number()), Value::Port(port)];
             ("ranges".to_owned(), Item { key: at(first), last: Some(at(last)), value: number(range.0) })
         }
+        Element::Row { class, peer } => {
+            ("rows".to_owned(), Item { key: row_key(class, peer), last: None, value: None })
+        }
         Element::Allow { class, peer, ports } => {
-            let mut key = vec![Value::Number(0), Value::Number(class.0), Value::Number(peer.0)];
+            let mut key = row_key(class, peer);
             let set = match ports {
                 Ports::All => "allow_all",
                 Ports::Protocol(protocol) => {
@@ -76,6 +100,11 @@ fn unbanked(element: &Element) -> (String, Item) {
             (set.to_owned(), Item { key, last: None, value: None })
         }
     }
+}
+
+/// How the keys of rows, and of the permissions in them, begin.
+fn row_key(class: ClassId, peer: PeerId) -> Vec<Value> {
+    [0, class.0, peer.0].map(Value::Number).into()
 }
 
 /// The element that an item of a set, named without its bank, is; `None` if it is none that we would have made.
@@ -110,6 +139,9 @@ pub fn element(set: &str, item: &Item) -> Option<Element> {
             last: *last,
             range: RangeId(range),
         }),
+        ("rows", [Number(0), Number(class), Number(peer)], ..) => {
+            Some(Element::Row { class: ClassId(*class), peer: PeerId(*peer) })
+        }
         ("allow_all", [Number(0), Number(class), Number(peer)], ..) => ports(*class, *peer, Ports::All),
         ("allow_protocol", [Number(0), Number(class), Number(peer), p], ..) => {
             ports(*class, *peer, Ports::Protocol(protocol(*p)?))
@@ -163,6 +195,7 @@ mod tests {
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
         let allow = |ports| Element::Allow { class: ClassId(3), peer: PeerId(0), ports };
         let mut elements = vec![
+            Element::Row { class: ClassId(3), peer: PeerId(5) },
             Element::Range { protocol: Protocol::Sctp, first: 1, last: u16::MAX, range: RangeId(4) },
             allow(Ports::All),
             allow(Ports::Protocol(Protocol::Udp)),

@@ -48,7 +48,8 @@ struct Held {
 struct Found {
     in_force: Bank,
     banks: BTreeMap<Bank, Vec<Element>>,
-    rejudge: BTreeSet<IpAddr>,
+    /// With the names of their sets.
+    rejudge: BTreeSet<(String, nft::Item)>,
 }
 
 impl Kernel {
@@ -96,10 +97,14 @@ impl Kernel {
     pub fn apply(&mut self, delta: &Delta) -> anyhow::Result<()> {
         self.wanted.apply(delta).context("our own difference does not fit")?;
         let judged: Vec<IpAddr> = delta.rejudge.difference(&self.rejudge).copied().collect();
+        let begins = self.rejudge.is_empty() && !judged.is_empty();
         self.rejudge.extend(&judged);
         let Some(Held { in_force, lag }) = self.held.take() else { return self.recover() };
         let mut items = Items::default();
-        judged.iter().for_each(|address| items.add(rejudge_item(*address)));
+        judged.into_iter().map(items::rejudge_item).for_each(|item| items.add(item));
+        if begins {
+            items.add(items::judging_item());
+        }
         if delta.remove.is_empty() && delta.add.is_empty() {
             let result = self.commit(items);
             self.held = result.is_ok().then_some(Held { in_force, lag });
@@ -141,9 +146,11 @@ impl Kernel {
         self.held = None;
         let isolated = self.wanted.iter().filter_map(|element| match element {
             Element::Class { address, .. } => Some(*address),
-            Element::Peer { .. } | Element::Block { .. } | Element::Range { .. } | Element::Allow { .. } => {
-                None
-            }
+            Element::Peer { .. }
+            | Element::Block { .. }
+            | Element::Range { .. }
+            | Element::Row { .. }
+            | Element::Allow { .. } => None,
         });
         self.rejudge.extend(isolated);
         for _ in 0..ATTEMPTS {
@@ -162,10 +169,9 @@ impl Kernel {
     /// Leads from what was found to what is wanted.
     fn mend(&self, found: &Found) -> anyhow::Result<Held> {
         let mut items = Items::default();
-        let more = self.rejudge.difference(&found.rejudge);
-        more.for_each(|address| items.add(rejudge_item(*address)));
-        let less = found.rejudge.difference(&self.rejudge);
-        less.for_each(|address| items.remove(rejudge_item(*address)));
+        let rejudge = items::rejudge_items(&self.rejudge);
+        rejudge.difference(&found.rejudge).cloned().for_each(|item| items.add(item));
+        found.rejudge.difference(&rejudge).cloned().for_each(|item| items.remove(item));
         let lag = |bank| found.lag(bank, &self.wanted);
         let (in_force, idle) = (found.in_force, found.in_force.other());
         if lag(in_force).is_empty() {
@@ -201,7 +207,7 @@ impl Kernel {
 
     fn is_as_held(&self, held: &Held, found: &Found) -> bool {
         found.in_force == held.in_force
-            && found.rejudge == self.rejudge
+            && found.rejudge == items::rejudge_items(&self.rejudge)
             && found.lag(held.in_force, &self.wanted).is_empty()
             && found.lag(held.in_force.other(), &self.wanted) == held.lag
     }
@@ -218,9 +224,11 @@ impl Kernel {
         let connections = self.session.connections()?;
         let forbidden = connections.iter().filter(|connection| self.is_forbidden(connection));
         let kept: BTreeSet<IpAddr> = forbidden.flat_map(|c| [c.source, c.destination]).collect();
-        let done: Vec<IpAddr> = self.rejudge.difference(&kept).copied().collect();
         let mut items = Items::default();
-        done.iter().for_each(|address| items.remove(rejudge_item(*address)));
+        self.rejudge.difference(&kept).for_each(|address| items.remove(items::rejudge_item(*address)));
+        if self.rejudge.is_disjoint(&kept) {
+            items.remove(items::judging_item());
+        }
         self.commit(items)?;
         self.rejudge.retain(|address| kept.contains(address));
         Ok(())
@@ -242,7 +250,7 @@ impl Kernel {
         let mut items = Items::default();
         let all = Facts::default().difference(&self.wanted);
         Bank::ALL.into_iter().for_each(|bank| note(&mut items, bank, &all));
-        self.rejudge.iter().for_each(|address| items.add(rejudge_item(*address)));
+        items::rejudge_items(&self.rejudge).into_iter().for_each(|item| items.add(item));
         let elements = items.changes(&self.program);
         self.session.install(&self.program, &elements).context("making our table")?;
         self.held = Some(Held { in_force: Bank::A, lag: Delta::default() });
@@ -295,9 +303,14 @@ impl Found {
                 self.in_force = Bank::B;
                 return *item == items::switch_item().1;
             }
-            let [nft::Value::Address(address)] = item.key[..] else { return false };
-            self.rejudge.insert(address);
-            return true;
+            let expected = match item.key[..] {
+                [nft::Value::Address(address)] => items::rejudge_item(address),
+                _ => items::judging_item(),
+            };
+            let found = (set.to_owned(), item.clone());
+            let is_ours = found == expected;
+            self.rejudge.insert(found);
+            return is_ours;
         };
         let element = items::element(name, item);
         self.banks.entry(bank).or_default().extend(element);
@@ -315,8 +328,4 @@ impl Found {
 fn note(items: &mut Items, bank: Bank, delta: &Delta) {
     delta.remove.iter().for_each(|element| items.remove(items::item(bank, element)));
     delta.add.iter().for_each(|element| items.add(items::item(bank, element)));
-}
-
-fn rejudge_item(address: IpAddr) -> (String, nft::Item) {
-    (items::rejudge_set(address), items::address_item(address))
 }

@@ -5,11 +5,14 @@
 //! (the source of its first packet), and whom and which port it reached after translation of the destination (the source
 //! of its answers). So services, host ports and masquerading are seen as the pods see them; every packet of a connection,
 //! in both directions, gives the same answer; and an established connection can be judged anew at any time, without a
-//! mark on it.
+//! mark on it. Where we are, behind the translation of destinations and before that of sources, a packet that opens a
+//! connection has all that in its header, which is read in less time: most connections are judged by that, once.
 //!
 //! ```text
 //! forward, input
-//!   established, and neither end in `rejudge`        accept     (all that most packets see)
+//!   established, and nobody in `rejudge`             accept     (all that most packets see)
+//!   opens a connection                               multicast as below; to the headers of the bank in force
+//!   established, and neither end in `rejudge`        accept
 //!   related                                          accept     (ICMP errors, data connections)
 //!   neighbour discovery, multicast listeners         accept
 //!   multicast, if the operator wants                 accept
@@ -19,6 +22,9 @@
 //!   opened by an isolated pod                        egress:  return if allowed, else drop
 //!   to an isolated pod                               ingress: return if allowed, else drop    (forward only)
 //! ```
+//!
+//! What is allowed is looked for by one peer number after the other, [`STEPS`]: only if the class has a row for it, by the
+//! four ways to say which ports.
 //!
 //! All sets and maps that judge, and the chains that read them, are there twice, in two [banks](Bank); one element says
 //! which is in force. The kernel makes a transaction visible set by set while it goes through it (a map of intervals when it
@@ -53,6 +59,9 @@ pub enum Bank {
 
 /// The set that says which bank is in force.
 pub const SWITCH: &str = "bank_b_in_force";
+
+/// The set that has an element while a set of addresses to be judged has any: the only one that most packets ask.
+pub const JUDGING: &str = "rejudge_any";
 
 impl Bank {
     /// Both.
@@ -100,7 +109,8 @@ pub fn program(multicast: Multicast) -> Program {
     for bank in Bank::ALL {
         for family in FAMILIES {
             for view in [View::Connection, View::Header] {
-                chains.extend(Direction::ALL.map(|direction| judge(bank, family, view, direction)));
+                let of = |direction| judge((bank, family, view, direction));
+                chains.extend(Direction::ALL.into_iter().flat_map(of));
             }
         }
         for hook in [Hook::Forward, Hook::Input] {
@@ -109,6 +119,7 @@ pub fn program(multicast: Multicast) -> Program {
         }
     }
     for hook in [Hook::Forward, Hook::Input] {
+        chains.push(opening(hook, multicast));
         chains.push(entry(hook, multicast));
     }
     Program { table: TABLE.to_owned(), sets: sets(), chains }
@@ -132,14 +143,20 @@ const CLASS: Register = Register(5);
 const PEER: Register = Register(6);
 const PROTOCOL: Register = Register(7);
 const PORT: Register = Register(8);
+/// Bytes of the first three, of which a row has its key.
+const ROW_KEY: usize = 12;
 
 fn entry(hook: Hook, multicast: Multicast) -> ChainSpec {
     let state = |mask| Expressions::default().connection_state(mask);
-    let accept = |note: &str, rule: Expressions| noted(note, rule.verdict(Verdict::Accept));
+    let established = || state(ConnectionState::Established.bit());
     let mut rules = Vec::new();
+    let settled = established().load_number(0, ADDRESS).is_not_in_set(JUDGING, ADDRESS);
+    rules.push(accept("established, nobody to be judged anew", settled));
+    let opens = state(ConnectionState::New.bit()).go_to(&opening_name(hook));
+    rules.push(noted("opens a connection", opens));
     for family in FAMILIES {
         let rejudge = named("rejudge", family);
-        let settled = state(ConnectionState::Established.bit())
+        let settled = established()
             .load_connection_source(Way::Original, family, ADDRESS)
             .is_not_in_set(&rejudge, ADDRESS)
             .load_connection_source(Way::Reply, family, ADDRESS)
@@ -152,15 +169,32 @@ fn entry(hook: Hook, multicast: Multicast) -> ChainSpec {
     for (first, last) in [(130, 137), (143, 143)] {
         rules.push(accept("neighbours and listeners", Expressions::default().icmpv6_type(first, last)));
     }
-    if multicast == Multicast::Pass {
-        for family in FAMILIES {
-            rules.push(accept("multicast", Expressions::default().is_multicast(family)));
-        }
-    }
-    let in_force = Expressions::default().load_number(0, ADDRESS).is_in_set(SWITCH, ADDRESS);
-    rules.push(noted("bank b is in force", in_force.go_to(&by_connection_name(Bank::B, hook))));
-    rules.push(noted("bank a is in force", Expressions::default().go_to(&by_connection_name(Bank::A, hook))));
+    rules.extend(groups(multicast));
+    rules.extend(to_bank_in_force(|bank| by_connection_name(bank, hook)));
     ChainSpec { name: hook_name(hook).to_owned(), hook: Some(hook), rules }
+}
+
+/// What opens a connection. Neighbours and listeners open none: connection tracking leaves them alone.
+fn opening(hook: Hook, multicast: Multicast) -> ChainSpec {
+    let to_bank = to_bank_in_force(|bank| by_header_name(bank, hook));
+    let rules = groups(multicast).into_iter().chain(to_bank).collect();
+    ChainSpec { name: opening_name(hook), hook: None, rules }
+}
+
+fn groups(multicast: Multicast) -> Vec<Rule> {
+    let group = |family| accept("multicast", Expressions::default().is_multicast(family));
+    match multicast {
+        Multicast::Pass => FAMILIES.map(group).into(),
+        Multicast::Judge => Vec::new(),
+    }
+}
+
+fn to_bank_in_force(chain: impl Fn(Bank) -> String) -> [Rule; 2] {
+    let is_b = Expressions::default().load_number(0, ADDRESS).is_in_set(SWITCH, ADDRESS);
+    [
+        noted("bank b is in force", is_b.go_to(&chain(Bank::B))),
+        noted("bank a is in force", Expressions::default().go_to(&chain(Bank::A))),
+    ]
 }
 
 fn by_connection(bank: Bank, hook: Hook) -> ChainSpec {
@@ -206,49 +240,151 @@ fn dispatch(start: Expressions, (bank, family, view, direction): Judge) -> Rule 
     noted(&format!("pods in {classes}"), subject.jump(&judge_name((bank, family, view, direction))))
 }
 
+fn accept(note: &str, rule: Expressions) -> Rule {
+    noted(note, rule.verdict(Verdict::Accept))
+}
+
 fn noted(note: &str, expressions: Expressions) -> Rule {
     Rule { note: note.to_owned(), expressions }
 }
 
-/// Returns if a permission is there, and drops otherwise.
-fn judge(bank: Bank, family: IpFamily, view: View, direction: Direction) -> ChainSpec {
+/// A chain of those that judge: what is looked up in it for one peer number of the other end, and which comes next.
+///
+/// They are told apart by chains, not by jumps, because a jump that comes back does not say what it found.
+struct Step {
+    /// Appended to the name of the judge.
+    name: &'static str,
+    peer: Whose,
+    /// Looked up at once.
+    ports: &'static [Which],
+    /// Where it goes on if the class has a row for the peer number.
+    row: Option<&'static str>,
+    next: &'static str,
+}
+
+/// A peer number of the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Pod,
+    Everybody,
+    Block,
+}
+
+/// A way to say which ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    Port,
+    All,
+    Protocol,
+    Range,
+}
+
+/// In order; jumps go to the first. Most of what is allowed is so to a pod by the number of a port: that is looked up
+/// before it is asked whether there is a row.
+const STEPS: [Step; 6] = {
+    use Which::{All, Port, Protocol, Range};
+    const REST: &[Which] = &[All, Protocol, Range];
+    const EVERY: &[Which] = &[Port, All, Protocol, Range];
+    const fn step(
+        name: &'static str,
+        peer: Whose,
+        ports: &'static [Which],
+        row: Option<&'static str>,
+        next: &'static str,
+    ) -> Step {
+        Step { name, peer, ports, row, next }
+    }
+    [
+        step("", Whose::Pod, &[Port], Some("_pod"), "_anybody"),
+        step("_pod", Whose::Pod, REST, None, "_anybody"),
+        step("_anybody", Whose::Everybody, &[], Some("_everybody"), "_address"),
+        step("_everybody", Whose::Everybody, EVERY, None, "_address"),
+        step("_address", Whose::Block, &[], Some("_block"), DENIED),
+        step("_block", Whose::Block, EVERY, None, DENIED),
+    ]
+};
+
+/// Appended to the name of the judge: the chain that drops.
+const DENIED: &str = "_denied";
+
+/// Returns if a permission is there, and drops otherwise. A chain comes before those that go to it.
+fn judge(judge: Judge) -> impl Iterator<Item = ChainSpec> {
+    let steps = STEPS.iter().rev().map(move |step| look_up(judge, step));
+    std::iter::once(denied(judge)).chain(steps)
+}
+
+fn denied(judge: Judge) -> ChainSpec {
+    let drop = Expressions::default().count().verdict(Verdict::Drop);
+    let rules = vec![blocked::telling(judge.3), noted("nothing allows it", drop)];
+    ChainSpec { name: judge_name(judge) + DENIED, hook: None, rules }
+}
+
+fn look_up(judge: Judge, step: &Step) -> ChainSpec {
+    let chain = |name: &str| judge_name(judge) + name;
+    let mut rules: Vec<Rule> = step.ports.iter().map(|ports| permission(judge, step.peer, *ports)).collect();
+    if let Some(more) = step.row {
+        let rule = key(judge, step.peer, ROW_KEY, |rule| rule);
+        let rule = rule.is_in_set(&judge.0.own("rows"), KEY).go_to(&chain(more));
+        rules.push(noted(&format!("something allowed to {}", step.peer.name()), rule));
+    }
+    rules.push(noted("the next", Expressions::default().go_to(&chain(step.next))));
+    ChainSpec { name: chain(step.name), hook: None, rules }
+}
+
+/// Returns if it is allowed in this way.
+fn permission(judge: Judge, peer: Whose, ports: Which) -> Rule {
+    let (bank, _, view, _) = judge;
+    let (set, length) = match ports {
+        Which::All => ("all", ROW_KEY),
+        Which::Protocol => ("protocol", ROW_KEY + 4),
+        Which::Range => ("range", ROW_KEY + 4),
+        Which::Port => ("port", ROW_KEY + 8),
+    };
+    let rule = key(judge, peer, length, |rule| match ports {
+        Which::All => rule,
+        Which::Protocol => rule.load_protocol(PROTOCOL),
+        Which::Port => load_port(rule.load_protocol(PROTOCOL), view, PORT),
+        Which::Range => load_port(rule.load_protocol(PROTOCOL), view, PORT).load_from_map(
+            &bank.own("ranges"),
+            PROTOCOL,
+            PROTOCOL,
+        ),
+    });
+    let rule = rule.is_in_set(&bank.own(&format!("allow_{set}")), KEY).verdict(Verdict::Return);
+    noted(&format!("{set} allowed to {}", peer.name()), rule)
+}
+
+impl Whose {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Pod => "pods",
+            Self::Everybody => "everybody",
+            Self::Block => "blocks",
+        }
+    }
+}
+
+/// Loads a key. The peer comes first: mostly it is not there, and the rule ends.
+fn key(
+    (bank, family, view, direction): Judge,
+    peer: Whose,
+    length: usize,
+    load_ports: impl Fn(Expressions) -> Expressions,
+) -> Expressions {
     let other = match subject(direction) {
         End::Source => End::Destination,
         End::Destination => End::Source,
     };
-    let mut rules = Vec::new();
-    for ports in ["port", "protocol", "all", "range"] {
-        for peer in ["pods", "everybody", "blocks"] {
-            // The peer comes first: mostly it is not there, and the rule ends.
-            let rule = Expressions::default().begin_key(KEY);
-            let rule = match peer {
-                "everybody" => rule.load_number(PeerId::EVERYBODY.0, PEER),
-                _ => load_end(rule, family, view, other).load_from_map(
-                    &bank.own(&named(peer, family)),
-                    ADDRESS,
-                    PEER,
-                ),
-            };
-            let rule = match ports {
-                "all" => rule,
-                "protocol" => rule.load_protocol(PROTOCOL),
-                "port" => load_port(rule.load_protocol(PROTOCOL), view, PORT),
-                _ => load_port(rule.load_protocol(PROTOCOL), view, PORT).load_from_map(
-                    &bank.own("ranges"),
-                    PROTOCOL,
-                    PROTOCOL,
-                ),
-            };
-            let rule = load_end(rule, family, view, subject(direction));
-            let rule = rule.load_from_map(&bank.own(&classes(direction, family)), ADDRESS, CLASS);
-            let allows = bank.own(&format!("allow_{ports}"));
-            let rule = rule.is_in_set(&allows, KEY).verdict(Verdict::Return);
-            rules.push(noted(&format!("{ports} allowed to {peer}"), rule));
+    let rule = Expressions::default().begin_key(KEY, length);
+    let rule = match peer {
+        Whose::Everybody => rule.load_number(PeerId::EVERYBODY.0, PEER),
+        Whose::Pod | Whose::Block => {
+            let peers = bank.own(&named(peer.name(), family));
+            load_end(rule, family, view, other).load_from_map(&peers, ADDRESS, PEER)
         }
-    }
-    rules.push(blocked::telling(direction));
-    rules.push(noted("nothing allows it", Expressions::default().count().verdict(Verdict::Drop)));
-    ChainSpec { name: judge_name((bank, family, view, direction)), hook: None, rules }
+    };
+    let rule = load_end(load_ports(rule), family, view, subject(direction));
+    rule.load_from_map(&bank.own(&classes(direction, family)), ADDRESS, CLASS)
 }
 
 const fn subject(direction: Direction) -> End {
@@ -280,6 +416,10 @@ fn hook_name(hook: Hook) -> &'static str {
         Hook::Output => "output",
         Hook::BridgePort => "bridge",
     }
+}
+
+fn opening_name(hook: Hook) -> String {
+    format!("{}_opening", hook_name(hook))
 }
 
 fn by_connection_name(bank: Bank, hook: Hook) -> String {
@@ -314,7 +454,7 @@ pub(crate) fn classes(direction: Direction, family: IpFamily) -> String {
 
 pub(crate) fn sets() -> Vec<SetSpec> {
     use Field::{Ipv4, Ipv6, Number};
-    let mut sets = vec![SetSpec::of(SWITCH, &[Number])];
+    let mut sets = [SWITCH, JUDGING].map(|name| SetSpec::of(name, &[Number])).to_vec();
     for (family, address) in FAMILIES.into_iter().zip([Ipv4, Ipv6]) {
         sets.push(SetSpec::of(named("rejudge", family), &[address]));
     }
@@ -337,6 +477,7 @@ fn sets_of_bank() -> Vec<SetSpec> {
         }
     }
     sets.push(intervals("ranges", &[Protocol, Port]));
+    sets.push(SetSpec::of("rows", &[Number, Number, Number]));
     sets.push(SetSpec::of("allow_all", &[Number, Number, Number]));
     sets.push(SetSpec::of("allow_protocol", &[Number, Number, Number, Protocol]));
     sets.push(SetSpec::of("allow_port", &[Number, Number, Number, Protocol, Port]));

@@ -6,11 +6,13 @@
 //! | blocks | interval of addresses | peer number of those addresses |
 //! | classes, one for each direction | address | class of an isolated pod of this node |
 //! | ranges | protocol, interval of ports | number of those ports |
+//! | rows | class, peer number | |
 //! | allows | class, peer number, ports | |
 //!
-//! A connection in one direction: the class of the subject (none: it passes), then one look-up of an `allow` for each
-//! of at most three peer numbers of the other end (everybody, its pod, its block) and four ways to say which ports. One
-//! that is there lets it pass; policies only ever allow (NP-04). Numbers are never used again for something else.
+//! A connection in one direction: the class of the subject (none: it passes), then one look-up of a row for each of at
+//! most three peer numbers of the other end (everybody, its pod, its block), and for a row that is there one of an
+//! `allow` for each of four ways to say which ports. One that is there lets it pass; policies only ever allow (NP-04).
+//! Numbers are never used again for something else.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -71,6 +73,13 @@ pub enum Element {
         last: u16,
         /// Value.
         range: RangeId,
+    },
+    /// A class may talk to a peer by some ports: there are elements that say which.
+    Row {
+        /// The subject.
+        class: ClassId,
+        /// The other end.
+        peer: PeerId,
     },
     /// A class may talk to a peer.
     Allow {
@@ -308,6 +317,9 @@ impl Facts {
 
     fn allows(&self, class: ClassId, peer: PeerId, traffic: Traffic) -> bool {
         let has = |ports| self.0.contains(&Element::Allow { class, peer, ports });
+        if !self.0.contains(&Element::Row { class, peer }) {
+            return false;
+        }
         has(Ports::All)
             || match traffic {
                 Traffic::Other(_) => false,
@@ -331,7 +343,7 @@ impl Facts {
                 let at = |class| Element::Class { direction, address, class: ClassId(class) };
                 same_key(at(0), at(u32::MAX))
             }
-            Element::Allow { .. } => self.0.get(new).copied(),
+            Element::Row { .. } | Element::Allow { .. } => self.0.get(new).copied(),
             Element::Block { last: to, .. } => {
                 let end =
                     Element::Block { first: to, last: Family::V6.address(u128::MAX), peer: PeerId(u32::MAX) };

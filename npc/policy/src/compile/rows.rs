@@ -53,6 +53,11 @@ impl Rows {
         let no_facts: &[Ports] = &[];
         let before = old.map_or(no_facts, |row| &row.facts);
         let after = new.as_ref().map_or(no_facts, |row| &row.facts);
+        match (before.is_empty(), after.is_empty()) {
+            (true, false) => add.push(Element::Row { class: key.0, peer: key.1 }),
+            (false, true) => remove.push(Element::Row { class: key.0, peer: key.1 }),
+            _ => {}
+        }
         let lacks = |facts: &[Ports], ports: &&Ports| facts.binary_search(ports).is_err();
         remove.extend(before.iter().filter(|ports| lacks(after, ports)).map(element));
         add.extend(after.iter().filter(|ports| lacks(before, ports)).map(element));

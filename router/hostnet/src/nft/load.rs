@@ -10,6 +10,9 @@ use super::{
 /// The longest key that [`Expressions::begin_key`] begins, in bytes: the length of the shortest IP header.
 pub const LONGEST_KEY: usize = 20;
 
+/// The longest constant that a rule can load, in bytes (`struct nft_data`).
+const LONGEST_CONSTANT: usize = 16;
+
 /// Sixteen registers of 32 bits, numbered from 0. What is longer takes those that follow; what is shorter takes one,
 /// padded with zeros. Keys of several parts are read from registers in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,19 +202,27 @@ impl Expressions {
         self.push("lookup", &look_up(map, key).number(DESTINATION, to.number()))
     }
 
-    /// Begins a key of at most [`LONGEST_KEY`] bytes whose parts come from maps: its first part is the number 0, at
-    /// `at`, which is not the first register; what follows has to be loaded after this.
+    /// Begins a key of `length` bytes, at most [`LONGEST_KEY`], whose parts come from maps: its first part is the number 0,
+    /// at `at`, which is not the first register; what follows has to be loaded after this.
     ///
     /// The nft tool (1.0.6) fails an assertion over keys of such parts, whose lengths it does not know, and with it
     /// everybody who lists tables. It asks for the length of the first register only, and only if that does not fill the
-    /// key. So a long piece of the header is loaded there; and then 0 over the beginning of it, from the register before.
+    /// key. So as much as can be is loaded there at once: a constant, or where the key is longer than any, a piece of
+    /// the header, and then 0 over the beginning of it, from the register before.
     #[must_use]
-    pub fn begin_key(self, at: Register) -> Self {
+    pub fn begin_key(self, at: Register, length: usize) -> Self {
+        if length <= LONGEST_CONSTANT {
+            return self.load_zeros(LONGEST_CONSTANT, at);
+        }
+        let before = Register(at.0.saturating_sub(1));
+        self.payload_to(Base::Network, 0, LONGEST_KEY, at.number()).load_zeros(8, before)
+    }
+
+    fn load_zeros(self, length: usize, to: Register) -> Self {
         const DESTINATION: u16 = 1;
         const DATA: u16 = 2;
-        let before = Register(at.0.saturating_sub(1));
-        let zeros = Attributes::default().number(DESTINATION, before.number()).nested(DATA, &value(&[0; 8]));
-        self.payload_to(Base::Network, 0, LONGEST_KEY, at.number()).push("immediate", &zeros)
+        let zeros = value(&[0; LONGEST_CONSTANT][..length.min(LONGEST_CONSTANT)]);
+        self.push("immediate", &Attributes::default().number(DESTINATION, to.number()).nested(DATA, &zeros))
     }
 
     /// Goes on in another chain, and comes back here if that ends without a verdict (`NFT_JUMP`).
