@@ -66,7 +66,7 @@ struct Daemon {
     kernel: Kernel,
     /// Whether what we want is in the kernel, not only what an earlier daemon left there.
     is_in_force: bool,
-    /// Whether nobody has made our table yet: then isolating is better than waiting.
+    /// Whether nobody has made our table yet, not even another version: then isolating is better than waiting.
     is_bare: bool,
     /// Whether it was looked for pods of this node when all pods were known.
     has_looked: bool,
@@ -119,7 +119,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         readiness: Readiness::nothing(),
         kernel,
         is_in_force: false,
-        is_bare: nft::Session::open()?.read(&program::program(config.multicast))?.is_none(),
+        is_bare: !nft::Session::open()?.has_any_rules(&program::program(config.multicast))?,
         has_looked: false,
         expected: read_expected(&expected_file),
         overlay: BTreeMap::new(),

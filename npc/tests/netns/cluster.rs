@@ -38,12 +38,16 @@ fn cluster() -> Server {
 }
 
 fn launch(server: &Server) -> Npc {
+    launch_with(server, &[])
+}
+
+fn launch_with(server: &Server, arguments: &[&str]) -> Npc {
     let environment = [
         ("KUBERNETES_SERVICE_HOST", server.address().ip().to_string()),
         ("KUBERNETES_SERVICE_PORT", server.address().port().to_string()),
         ("NODE_NAME", "here".to_owned()),
     ];
-    Npc::launch(&[], &environment)
+    Npc::launch(arguments, &environment)
 }
 
 fn local(name: &str, app: &str, number: u8) -> Value {
@@ -123,6 +127,33 @@ fn at_the_first_start_nothing_is_said_to_be_in_force_that_is_not() {
             npc.kill();
             shell(&format!("{} reset", env!("CARGO_BIN_EXE_weave-npc")));
         }
+    });
+}
+
+/// NP-84: what another version left, with other rules, is in force until its successor knows everything.
+#[test]
+fn a_successor_with_other_rules_opens_and_closes_nothing() {
+    run("cluster::a_successor_with_other_rules_opens_and_closes_nothing", || {
+        let (web, friend, stranger) = (Pod::unknown(1), Pod::unknown(2), Pod::unknown(3));
+        web.serve(&[80]);
+        let server = cluster();
+        for (name, number) in [("web", 1), ("friend", 2), ("stranger", 3)] {
+            server.put("pods", local(name, name, number));
+        }
+        let npc = launch_with(&server, &["--allow-mcast"]);
+        wait_until("policies in force", PATIENCE, || npc.is_in_force());
+        let reaches = |pod: &Pod| pod.connect(web.v4(), 80).is_some_and(|mut stream| works(&mut stream));
+        assert!(reaches(&friend) && !reaches(&stranger));
+        npc.kill();
+        server.set_mood(Mood::WithholdsPods);
+        let npc = launch(&server);
+        wait_until("a daemon that waits", PATIENCE, || {
+            npc.is_answering() && npc.ask("status").starts_with("state: waiting for pods")
+        });
+        assert!(reaches(&friend) && !reaches(&stranger), "what was in force stays");
+        server.set_mood(Mood::Good);
+        wait_until("policies in force", PATIENCE, || npc.is_in_force());
+        assert!(reaches(&friend) && !reaches(&stranger));
     });
 }
 

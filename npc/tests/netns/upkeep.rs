@@ -12,13 +12,19 @@ use std::{
 use weave_hostnet::nft;
 use weave_npc::{
     clock,
+    kernel::Kernel,
     program::{self, Bank, Multicast, SWITCH},
 };
+
+use weave_policy::{ClassId, Delta, Direction, Element};
 
 use crate::{
     lab::{Npc, Pod, remove, run, shell, wait_until, works, write},
     traffic::policy,
 };
+
+/// How often a program takes the place of another, so that some packet is between the two.
+const SUCCESSIONS: usize = 60;
 
 /// All items of our table, if it is as we made it.
 fn read() -> Option<BTreeSet<(String, nft::Item)>> {
@@ -134,6 +140,40 @@ fn a_table_that_somebody_damages_is_mended_within_two_seconds() {
             let took = wait_until(damage, Duration::from_secs(2), is_whole);
             assert!(stranger.connect(server.v4(), 80).is_none(), "{damage}, mended after {took:?}");
         }
+    });
+}
+
+/// As when another version starts: what was closed is so at every moment.
+#[test]
+fn a_program_in_place_of_another_lets_nothing_through() {
+    run("upkeep::a_program_in_place_of_another_lets_nothing_through", || {
+        let (web, stranger) = (Pod::unknown(1), Pod::unknown(2));
+        let trap = web.inside(|| UdpSocket::bind(("10.0.0.1", 9)).unwrap());
+        trap.set_nonblocking(true).unwrap();
+        let isolated = Element::Class { direction: Direction::Ingress, address: web.v4(), class: ClassId(1) };
+        let wanted = Delta { add: vec![isolated].into(), ..Delta::default() };
+        let replace = |multicast| Kernel::new(multicast).unwrap().apply(&wanted).unwrap();
+        replace(Multicast::Judge);
+        let (is_over, sent) = (AtomicBool::new(false), AtomicU32::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let socket = stranger.inside(|| UdpSocket::bind(("10.0.0.2", 0)).unwrap());
+                while !is_over.load(Ordering::Relaxed) {
+                    let is_sent = socket.send_to(b"in?", ("10.0.0.1", 9)).is_ok();
+                    sent.fetch_add(u32::from(is_sent), Ordering::Relaxed);
+                }
+            });
+            for multicast in [Multicast::Pass, Multicast::Judge].into_iter().cycle().take(SUCCESSIONS) {
+                replace(multicast);
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        assert!(sent.load(Ordering::Relaxed) > 1000, "{sent:?}");
+        let mut came = 0;
+        while trap.recv_from(&mut [0; 8]).is_ok() {
+            came += 1;
+        }
+        assert_eq!(came, 0, "of {sent:?}");
     });
 }
 

@@ -10,6 +10,7 @@ use weave_model::Mac;
 use super::{
     encode,
     expression::Expressions,
+    grace::await_packets_under_way,
     survey::{BRIDGE, INET},
     transaction::{self, Channel},
     watch::Author,
@@ -159,6 +160,11 @@ impl Hook {
 }
 
 impl Program {
+    /// The same, as the table that stands in while it takes another's place.
+    pub(super) fn stand_in(&self) -> Self {
+        Self { table: stand_in(&self.table), ..self.clone() }
+    }
+
     /// The family of its table.
     pub(super) fn family(&self) -> u8 {
         let is_bridge = self.chains.iter().any(|chain| chain.hook == Some(Hook::BridgePort));
@@ -201,13 +207,47 @@ impl Session {
         Author(self.0.port())
     }
 
-    /// Replaces the table, if there is one, by `program` with these elements. There is no moment in between.
+    /// Replaces the table, if there is one, by `program` with these elements. No packet passes in between.
+    ///
+    /// A transaction alone does not see to that: the kernel asks a new chain before the one that it replaces (same
+    /// priority: `nf_hook_entries_grow`), each for the generation of that moment. A packet that was asked by the new one
+    /// before it counts, and by the old one when that does not count any more, passes both. So a second table of the same
+    /// program stands in while the first is replaced.
     ///
     /// # Errors
     /// [`HostError::NoPermission`], or what else the kernel says. Nothing was changed then.
     pub fn install(&self, program: &Program, elements: &[SetChange<'_>]) -> Result<(), HostError> {
-        let messages = encode::install(program, elements);
-        transaction::commit_if(&self.0, &messages, None)
+        let stand_in = program.stand_in();
+        let made = if self.has_any_rules(program)? {
+            self.replace(program, &stand_in, elements)
+        } else {
+            self.make(program, elements)
+        };
+        // Of one who was killed in between, too.
+        let removed = if self.has_table(&stand_in)? {
+            let messages = encode::uninstall(stand_in.family(), &stand_in.table);
+            transaction::commit_if(&self.0, &messages, None)
+        } else {
+            Ok(())
+        };
+        made.and(removed)
+    }
+
+    /// Each step counts for every packet before the next begins.
+    fn replace(
+        &self,
+        program: &Program,
+        stand_in: &Program,
+        elements: &[SetChange<'_>],
+    ) -> Result<(), HostError> {
+        self.make(stand_in, elements)?;
+        await_packets_under_way()?;
+        self.make(program, elements)?;
+        await_packets_under_way()
+    }
+
+    fn make(&self, program: &Program, elements: &[SetChange<'_>]) -> Result<(), HostError> {
+        transaction::commit_if(&self.0, &encode::install(program, elements), None)
     }
 
     /// Removes and adds elements of `program`'s sets: all of them or none. With a `generation`, only if no table of this
@@ -225,6 +265,11 @@ impl Session {
         let messages = encode::change(program, changes);
         transaction::commit_if(&self.0, &messages, generation)
     }
+}
+
+/// The name of the table that stands in for another.
+fn stand_in(name: &str) -> String {
+    format!("{name}-stand-in")
 }
 
 /// Whether somebody else changed a table in between.
@@ -250,7 +295,8 @@ pub fn uninstall_from_bridges(name: &str) -> Result<(), HostError> {
 }
 
 fn uninstall_of(family: u8, name: &str) -> Result<(), HostError> {
-    match transaction::commit(&encode::uninstall(family, name)) {
+    let both = [name, &stand_in(name)].map(|name| encode::uninstall(family, name));
+    match transaction::commit(&both.concat()) {
         Err(HostError::Unsupported { .. }) => Ok(()),
         other => other,
     }

@@ -35,17 +35,36 @@ impl Session {
         id.ok_or_else(|| unreadable("the generation"))
     }
 
-    /// The elements of all sets of `program`, in the order of its sets; `None` if the table is not there, or its rules
-    /// and sets are not those of `program`.
+    /// Whether there is a table of the program's name with rules, whoever made them.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn has_any_rules(&self, program: &Program) -> Result<bool, HostError> {
+        Ok(rules_of(program, &self.dump_rules(program)?.unwrap_or_default()).next().is_some())
+    }
+
+    /// Whether there is a table of this name.
+    pub(super) fn has_table(&self, program: &Program) -> Result<bool, HostError> {
+        const GET_TABLE: u8 = 1;
+        let table = Attributes::default().text(TABLE, &program.table);
+        Ok(absent(transaction::ask(&self.0, GET_TABLE, program.family(), &table))?.is_some())
+    }
+
+    fn dump_rules(&self, program: &Program) -> Result<Option<Vec<Answer>>, HostError> {
+        let table = Attributes::default().text(TABLE, &program.table);
+        absent(transaction::dump_of(&self.0, NFTABLES, GET_RULE, program.family(), &table))
+    }
+
+    /// The elements of all sets of `program`, in the order of its sets; `None` if the table is not there, its rules and
+    /// sets are not those of `program`, or somebody was killed while [installing](Self::install) it.
     ///
     /// # Errors
     /// What the kernel says, or [`HostError::Kernel`] if an element makes no sense to us.
     pub fn read(&self, program: &Program) -> Result<Option<Vec<Vec<Item>>>, HostError> {
         let table = Attributes::default().text(TABLE, &program.table);
-        let dump =
-            |operation| absent(transaction::dump_of(&self.0, NFTABLES, operation, program.family(), &table));
-        let (Some(rules), Some(sets)) = (dump(GET_RULE)?, dump(GET_SET)?) else { return Ok(None) };
-        if !has_rules(program, &rules) || !has_sets(program, &sets) {
+        let sets = absent(transaction::dump_of(&self.0, NFTABLES, GET_SET, program.family(), &table))?;
+        let (Some(rules), Some(sets)) = (self.dump_rules(program)?, sets) else { return Ok(None) };
+        if !has_rules(program, &rules) || !has_sets(program, &sets) || self.has_table(&program.stand_in())? {
             return Ok(None);
         }
         let mut items = Vec::new();
@@ -62,14 +81,8 @@ impl Session {
     /// # Errors
     /// What the kernel says.
     pub fn counts(&self, program: &Program) -> Result<Vec<(String, u64)>, HostError> {
-        let table = Attributes::default().text(TABLE, &program.table);
-        let rules = absent(transaction::dump_of(&self.0, NFTABLES, GET_RULE, program.family(), &table))?;
-        let rules = rules.unwrap_or_default();
-        let ours = rules.iter().filter(|answer| {
-            let table = attribute::find(body(answer), TABLE).and_then(attribute::text);
-            is(answer, NEW_RULE) && table.as_deref() == Some(&program.table)
-        });
-        Ok(ours.filter_map(|answer| counted(program, body(answer))).collect())
+        let rules = self.dump_rules(program)?.unwrap_or_default();
+        Ok(rules_of(program, &rules).filter_map(|rule| counted(program, rule)).collect())
     }
 
     fn read_set(&self, program: &Program, set: &SetSpec) -> Result<Vec<Item>, HostError> {
@@ -126,17 +139,23 @@ pub(super) fn absent<T>(answer: Result<T, HostError>) -> Result<Option<T>, HostE
     }
 }
 
+/// The rules of the program's table in a dump, which old kernels do not limit to that.
+fn rules_of<'a>(program: &Program, answers: &'a [Answer]) -> impl Iterator<Item = &'a [u8]> {
+    let rules = answers.iter().filter(|answer| is(answer, NEW_RULE)).map(body);
+    rules.filter(|rule| {
+        attribute::find(rule, TABLE).and_then(attribute::text).as_deref() == Some(&program.table)
+    })
+}
+
 /// Whether the rules are those of the program, chain by chain, by their comments.
 fn has_rules(program: &Program, answers: &[Answer]) -> bool {
     const CHAIN: u16 = 2;
     const USER_DATA: u16 = 7;
     let mut found: Vec<(String, Vec<u8>)> = Vec::new();
-    for answer in answers.iter().filter(|answer| is(answer, NEW_RULE)) {
-        let text = |kind| attribute::text(attribute::find(body(answer), kind)?);
-        if text(TABLE).as_deref() == Some(&program.table) {
-            let comment = attribute::find(body(answer), USER_DATA).unwrap_or_default().to_vec();
-            found.push((text(CHAIN).unwrap_or_default(), comment));
-        }
+    for rule in rules_of(program, answers) {
+        let chain = attribute::find(rule, CHAIN).and_then(attribute::text);
+        let comment = attribute::find(rule, USER_DATA).unwrap_or_default().to_vec();
+        found.push((chain.unwrap_or_default(), comment));
     }
     let rules =
         program.chains.iter().flat_map(|chain| chain.rules.iter().map(|rule| (&chain.name, comment(rule))));
