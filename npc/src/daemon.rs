@@ -296,7 +296,11 @@ impl Daemon {
     }
 
     fn expect(&mut self, pod: &PodId, addresses: &[IpAddr]) -> anyhow::Result<()> {
-        anyhow::ensure!(self.is_in_force, "{} are not known yet", self.waits_for().unwrap_or_default());
+        match self.waits_for() {
+            _ if self.is_in_force => {}
+            Some(kinds) => anyhow::bail!("{kinds} are not known yet"),
+            None => anyhow::bail!("the kernel has not taken our table; see the log"),
+        }
         self.expected.expect(pod.clone(), addresses.to_vec(), clock::now())?;
         self.keep_expected();
         self.refresh()?;

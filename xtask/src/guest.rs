@@ -36,7 +36,7 @@ const NEEDED: [(&str, &str); 4] = [
     ("xz", "xz-utils"),
 ];
 /// Modules that nothing asks the kernel for by name, or that are wanted before anybody does; the others come by themselves.
-const MODULES: &str = "tun veth bridge br_netfilter vxlan nf_tables nft_counter xfrm_user esp4 esp6 gcm seqiv echainiv chacha20poly1305 sch_netem";
+const MODULES: &str = "tun veth bridge vxlan nf_tables nft_counter xfrm_user esp4 esp6 gcm seqiv echainiv chacha20poly1305 sch_netem";
 /// What lies below `kernel/` in the modules' directory and is of use.
 const MODULE_TREES: [&str; 5] = ["net", "crypto", "arch/x86/crypto", "lib", "drivers/net"];
 
@@ -69,6 +69,8 @@ pub(crate) struct Tests {
     pub(crate) target: &'static str,
     /// Which of its tests, by a part of their names; none means all.
     pub(crate) filter: &'static str,
+    /// Modules that it needs and others do without; they stay loaded.
+    pub(crate) modules: &'static str,
 }
 
 /// Runs `tests` in a guest with the newest kernel of this series; `told` gets what it says, line by line.
@@ -84,6 +86,9 @@ pub(crate) fn run(series: &str, tests: &[Tests], only: Option<&str>, told: impl 
         let program = built_test(one)?;
         let name = program.file_name().context("a test program has a name")?.to_string_lossy().into_owned();
         let filter = only.unwrap_or(one.filter);
+        for module in one.modules.split_whitespace() {
+            commands += &format!("modprobe {module} || code=1\n");
+        }
         commands += &format!(
             "/target/debug/deps/{name} {filter} --include-ignored --nocapture --test-threads=1 || code=1\n"
         );

@@ -21,6 +21,7 @@ pub(super) fn run(bench: &Bench) -> Result<()> {
         features: "guest",
         target: "e2e_esp",
         filter: "frames_are_encrypted_as_fast_as_by_devices_made_by_hand",
+        modules: "",
     };
     let mut figures = 0;
     guest::run(KERNEL, &[test], None, |line| match line.find(FIGURES) {
