@@ -30,8 +30,7 @@ pub fn rejudge_items(addresses: &BTreeSet<IpAddr>) -> BTreeSet<(String, Item)> {
 }
 
 /// The item of a set of addresses.
-#[must_use]
-pub fn address_item(address: IpAddr) -> Item {
+fn address_item(address: IpAddr) -> Item {
     Item { key: vec![Value::Address(address)], last: None, value: None }
 }
 

@@ -15,7 +15,6 @@ use weave_npc::{
     kernel::Kernel,
     program::{self, Bank, Multicast, SWITCH},
 };
-
 use weave_policy::{ClassId, Delta, Direction, Element};
 
 use crate::{
@@ -174,6 +173,29 @@ fn a_program_in_place_of_another_lets_nothing_through() {
             came += 1;
         }
         assert_eq!(came, 0, "of {sent:?}");
+    });
+}
+
+/// A table that stood in for another when its maker was killed is older than what is wanted.
+#[test]
+fn a_stand_in_that_was_left_is_removed() {
+    run("upkeep::a_stand_in_that_was_left_is_removed", || {
+        let (server, client) = (Pod::new("server", 1), Pod::new("client", 2));
+        server.serve(&[80]);
+        Npc::start(&[]).kill();
+        let leave = || {
+            shell(
+                "nft 'add table inet weave-npc-stand-in; \
+                 add chain inet weave-npc-stand-in f { type filter hook forward priority 0; policy drop; }'",
+            )
+        };
+        leave();
+        assert!(client.connect(server.v4(), 80).is_none());
+        let _npc = Npc::start(&[]);
+        assert!(client.connect(server.v4(), 80).is_some());
+        assert_eq!(shell("nft list tables"), "table inet weave-npc\n");
+        // Another is gone with our table at the end.
+        leave();
     });
 }
 

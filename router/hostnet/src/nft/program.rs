@@ -215,7 +215,8 @@ impl Session {
     /// program stands in while the first is replaced.
     ///
     /// # Errors
-    /// [`HostError::NoPermission`], or what else the kernel says. Nothing was changed then.
+    /// [`HostError::NoPermission`], or what else the kernel says. The table is the old one or the new one then, and a
+    /// stand-in may be left, which the next call removes.
     pub fn install(&self, program: &Program, elements: &[SetChange<'_>]) -> Result<(), HostError> {
         let stand_in = program.stand_in();
         let made = if self.has_any_rules(program)? {
