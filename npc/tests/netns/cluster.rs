@@ -37,6 +37,16 @@ fn cluster() -> Server {
     server
 }
 
+/// The same with its pods, and a stranger.
+fn populated() -> (Server, [Pod; 3]) {
+    let server = cluster();
+    let pods = [("web", 1), ("friend", 2), ("stranger", 3)].map(|(name, number)| {
+        server.put("pods", local(name, name, number));
+        Pod::unknown(number)
+    });
+    (server, pods)
+}
+
 fn launch(server: &Server) -> Npc {
     launch_with(server, &[])
 }
@@ -58,12 +68,8 @@ fn local(name: &str, app: &str, number: u8) -> Value {
 #[test]
 fn policies_of_a_cluster_are_in_force_and_stay_so_while_its_server_is_away() {
     run("cluster::policies_of_a_cluster_are_in_force_and_stay_so_while_its_server_is_away", || {
-        let (web, friend, stranger) = (Pod::unknown(1), Pod::unknown(2), Pod::unknown(3));
+        let (server, [web, friend, stranger]) = populated();
         web.serve(&[80]);
-        let server = cluster();
-        for (name, number) in [("web", 1), ("friend", 2), ("stranger", 3)] {
-            server.put("pods", local(name, name, number));
-        }
         let npc = launch(&server);
         wait_until("policies in force", PATIENCE, || npc.is_in_force());
         let reaches = |pod: &Pod| pod.connect(web.v4(), 80).is_some_and(|mut stream| works(&mut stream));
@@ -104,18 +110,14 @@ fn policies_of_a_cluster_are_in_force_and_stay_so_while_its_server_is_away() {
 #[test]
 fn at_the_first_start_nothing_is_said_to_be_in_force_that_is_not() {
     run("cluster::at_the_first_start_nothing_is_said_to_be_in_force_that_is_not", || {
-        let (web, friend, stranger) = (Pod::unknown(1), Pod::unknown(2), Pod::unknown(3));
+        let (server, [web, friend, stranger]) = populated();
         let at_web = web.inside(|| UdpSocket::bind(("10.0.0.1", 80)).unwrap());
         at_web.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let from = |pod: &Pod| pod.inside(|| UdpSocket::bind(("0.0.0.0", 0)).unwrap());
         let (at_friend, at_stranger) = (from(&friend), from(&stranger));
-        let server = cluster();
         let rule = json!({"podSelector": {"matchLabels": {"app": "web"}},
             "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "friend"}}}]}]});
         server.put("networkpolicies", policy("x", "web", rule));
-        for (name, number) in [("web", 1), ("friend", 2), ("stranger", 3)] {
-            server.put("pods", local(name, name, number));
-        }
         for _ in 0..STARTS {
             let npc = launch(&server);
             wait_until("policies in force", PATIENCE, || npc.is_in_force());
@@ -134,12 +136,8 @@ fn at_the_first_start_nothing_is_said_to_be_in_force_that_is_not() {
 #[test]
 fn a_successor_with_other_rules_opens_and_closes_nothing() {
     run("cluster::a_successor_with_other_rules_opens_and_closes_nothing", || {
-        let (web, friend, stranger) = (Pod::unknown(1), Pod::unknown(2), Pod::unknown(3));
+        let (server, [web, friend, stranger]) = populated();
         web.serve(&[80]);
-        let server = cluster();
-        for (name, number) in [("web", 1), ("friend", 2), ("stranger", 3)] {
-            server.put("pods", local(name, name, number));
-        }
         let npc = launch_with(&server, &["--allow-mcast"]);
         wait_until("policies in force", PATIENCE, || npc.is_in_force());
         let reaches = |pod: &Pod| pod.connect(web.v4(), 80).is_some_and(|mut stream| works(&mut stream));
